@@ -1,0 +1,53 @@
+"""One engine as the rest of the program sees it. A supervised child and an external URL look the same here.
+
+Who writes what: `state`, `stage`, `reason` belong to the engine's one owner task (`process.py`, `external.py`);
+`load`, `progress` and `breaker` belong to the request path (`gateway/forward.py`). Everybody may read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aicockpit.engines.breaker import Breaker
+from aicockpit.engines.client import Upstream
+from aicockpit.types import Address, EngineState, Lane
+
+
+@dataclass(slots=True)
+class Load:
+    """Requests of users in work on one engine, by lane, and how many were ever sent. Probes never touch these."""
+
+    interactive: int = 0
+    agent: int = 0
+    background: int = 0
+    sent: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.interactive + self.agent + self.background
+
+    def add(self, lane: Lane, change: int) -> None:
+        setattr(self, lane, getattr(self, lane) + change)
+
+
+@dataclass(slots=True, eq=False)
+class Engine:
+    """See the module. `progress` counts pieces of answers received: it moves while the engine works."""
+
+    name: str
+    address: Address
+    upstream: Upstream
+    served_names: tuple[str, ...] = ()
+    supervised: bool = True
+    state: EngineState = EngineState.STOPPED
+    stage: str = ""
+    reason: str = ""
+    pid: int | None = None
+    restarts: int = 0
+    load: Load = field(default_factory=Load)
+    progress: int = 0
+    breaker: Breaker = field(default_factory=Breaker)
+
+    @property
+    def ready(self) -> bool:
+        return self.state is EngineState.READY

@@ -1,0 +1,1 @@
+"""HTTP in, HTTP out. Start at `app.py`; a completion walks auth -> openai -> routing -> forward."""

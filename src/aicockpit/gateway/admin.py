@@ -1,0 +1,202 @@
+"""The routes that are not per token: health, readiness, metrics, the model list, the engines. FastAPI."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from aicockpit import __version__
+from aicockpit.engines.engine import Engine
+from aicockpit.errors import (
+    ApiError,
+    ConnectFailed,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    UpstreamLost,
+    UpstreamTimeout,
+)
+from aicockpit.gateway import envelope
+from aicockpit.gateway.directory import Directory, model_card, model_list
+from aicockpit.gateway.metrics import EngineCollector, Metrics, engine_counter
+
+_TAIL = 200
+_SCRAPE_WAIT_S = 1.0
+_MEMORY_LIMIT = 0.95
+
+
+class Controls(Protocol):
+    """What the supervisor lets an operator do. Each raises KeyError for an unknown engine."""
+
+    @property
+    def engines(self) -> Sequence[Engine]: ...
+    @property
+    def preparing(self) -> str: ...
+    async def restart(self, name: str) -> None: ...
+    async def stop(self, name: str) -> None: ...
+    async def start_engine(self, name: str) -> None: ...
+    def log_tail(self, name: str, lines: int) -> list[str]: ...
+
+
+def build(
+    controls: Controls,
+    directory: Directory,
+    metrics: Metrics,
+    collector: EngineCollector,
+    used_memory: Callable[[], float | None],
+) -> FastAPI:
+    """`used_memory` is the share of the machine's memory in use, 0 to 1, or None when unknown."""
+    app = FastAPI(title="AiCockpit", version=__version__, docs_url=None, redoc_url=None)
+    metrics.registry.register(collector)
+    created = int(time.time())
+    _add_health(app, directory, used_memory)
+    _add_models(app, directory, created)
+    _add_engines(app, controls)
+
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        await asyncio.gather(*(_read_tokens(engine, collector) for engine in controls.engines if engine.ready))
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(ApiError)
+    async def api_error(request: Request, error: ApiError) -> Response:
+        return _error(request, error)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        path = request.url.path[:200]
+        if error.status_code == 405:
+            return _error(request, MethodNotAllowed(f"{path} does not take {request.method}"))
+        return _error(request, NotFound(f"there is no route {path}", code="no_route"))
+
+    return app
+
+
+def readiness(directory: Directory, used_memory: float | None) -> tuple[bool, str]:
+    """Can a request be answered now, and if not, why."""
+    if used_memory is not None and used_memory > _MEMORY_LIMIT:
+        return False, f"the machine's memory is {used_memory:.0%} used"
+    if stage := directory.preparing():
+        return False, stage
+    if not directory.engines:
+        return False, "no model is served: set MODEL_NAME or AICOCKPIT_ENGINE_URLS"
+    if any(engine.ready and not engine.breaker.open for engine in directory.engines):
+        return True, "ready"
+    return False, "; ".join(_describe(engine) for engine in directory.engines)
+
+
+def _add_health(app: FastAPI, directory: Directory, used_memory: Callable[[], float | None]) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        good, reason = readiness(directory, used_memory())
+        headers = {} if good else {"retry-after": "5"}
+        return JSONResponse({"ready": good, "reason": reason}, 200 if good else 503, headers)
+
+    @app.get("/version")
+    async def version() -> dict[str, str]:
+        return {"version": __version__, "name": "aicockpit"}
+
+
+def _add_models(app: FastAPI, directory: Directory, created: int) -> None:
+    @app.get("/v1/models")
+    async def models() -> Response:
+        return Response(model_list(directory, created), media_type="application/json")
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, object]:
+        return model_card(directory, name, created)
+
+
+def _add_engines(app: FastAPI, controls: Controls) -> None:
+    def find(name: str) -> Engine:
+        for engine in controls.engines:
+            if engine.name == name:
+                return engine
+        known = ", ".join(engine.name for engine in controls.engines) or "none"
+        raise NotFound(f"there is no engine {name[:100]!r}; engines: {known}", code="engine_not_found")
+
+    def supervised(request: Request, name: str) -> str:
+        if not request.scope["aicockpit.caller"].admin:
+            raise Forbidden("this key may not control engines; make one with `aicockpit keys create NAME --admin`")
+        if not find(name).supervised:
+            raise Forbidden(f"engine {name!r} was not started by this server, so it cannot be started or stopped here")
+        return name
+
+    @app.get("/api/engines")
+    async def engines() -> dict[str, Any]:
+        return {"engines": [_status(engine) for engine in controls.engines]}
+
+    @app.get("/api/engines/{name}")
+    async def engine(name: str, lines: int = 50) -> dict[str, Any]:
+        tail = controls.log_tail(find(name).name, max(0, min(lines, _TAIL)))
+        return {**_status(find(name)), "log_tail": tail}
+
+    @app.post("/api/engines/{name}/restart", status_code=202)
+    async def restart(request: Request, name: str) -> dict[str, Any]:
+        await controls.restart(supervised(request, name))
+        return _status(find(name))
+
+    @app.post("/api/engines/{name}/stop", status_code=202)
+    async def stop(request: Request, name: str) -> dict[str, Any]:
+        await controls.stop(supervised(request, name))
+        return _status(find(name))
+
+    @app.post("/api/engines/{name}/start", status_code=202)
+    async def start(request: Request, name: str) -> dict[str, Any]:
+        await controls.start_engine(supervised(request, name))
+        return _status(find(name))
+
+
+async def _read_tokens(engine: Engine, collector: EngineCollector) -> None:
+    try:
+        status, page = await engine.upstream.fetch("GET", "/metrics", limit_s=_SCRAPE_WAIT_S)
+    except (ConnectFailed, UpstreamLost, UpstreamTimeout):
+        return
+    prompt = engine_counter(page.decode("utf-8", "replace"), "vllm:prompt_tokens_total")
+    cached = engine_counter(page.decode("utf-8", "replace"), "vllm:prompt_tokens_cached_total")
+    if status == 200 and prompt is not None:
+        collector.count(engine.name, prompt, cached or 0.0)
+
+
+def _status(engine: Engine) -> dict[str, Any]:
+    return {
+        "name": engine.name,
+        "models": list(engine.served_names),
+        "state": engine.state.value,
+        "stage": engine.stage,
+        "reason": engine.reason,
+        "supervised": engine.supervised,
+        "pid": engine.pid,
+        "url": engine.address.url,
+        "restarts": engine.restarts,
+        "circuit_open": engine.breaker.open,
+        "in_flight": {
+            "interactive": engine.load.interactive,
+            "agent": engine.load.agent,
+            "background": engine.load.background,
+        },
+    }
+
+
+def _describe(engine: Engine) -> str:
+    if engine.ready:
+        return f"{engine.name}: circuit open after failures"
+    detail = engine.stage if engine.state.value == "starting" else engine.reason
+    return f"{engine.name}: {engine.state.value}" + f" ({detail})" * bool(detail)
+
+
+def _error(request: Request, error: ApiError) -> Response:
+    body = envelope.body(error, request.scope.get("aicockpit.request_id", "-"))
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in error.headers}
+    return Response(body, error.status, {**headers, "x-aicockpit-origin": "gateway"}, "application/json")

@@ -1,0 +1,94 @@
+"""Which engines serve a model name. Reads the live list of engines; holds the aliases.
+
+`preparing()` says what still happens before the list of engines is complete (a download, say), or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from aicockpit.engines.engine import Engine
+from aicockpit.errors import ConnectFailed, NotFound, NotReady, UpstreamLost, UpstreamTimeout
+
+_STORED_LIMIT = 10_000
+
+
+class Directory:
+    """`engines` is the supervisor's own list, which may change; `aliases` maps a name to a served name."""
+
+    def __init__(
+        self, engines: Sequence[Engine], aliases: Mapping[str, str], preparing: Callable[[], str] = lambda: ""
+    ) -> None:
+        self.engines, self.aliases, self.preparing = engines, aliases, preparing
+        self._stored: dict[str, Engine] = {}
+
+    def find(self, model: str) -> tuple[str, list[Engine]]:
+        """The name to send upstream and the engines that serve it.
+
+        Raises NotFound naming the served models, or NotReady while it is not known yet which there will be.
+        """
+        engines = [engine for engine in self.engines if model in engine.served_names]
+        if engines:
+            return model, engines
+        real = self.aliases.get(model)
+        if real is not None:
+            engines = [engine for engine in self.engines if real in engine.served_names]
+            if engines:
+                return real, engines
+        if stage := self.preparing():
+            raise NotReady(f"the server is starting: {stage}", code="starting", headers=((b"retry-after", b"5"),))
+        names = self.names()
+        known = ", ".join(names) if names else "none yet"
+        raise NotFound(
+            f"model {model[:200]!r} is not served here. Served: {known}.", code="model_not_found", param="model"
+        )
+
+    def names(self) -> list[str]:
+        """Served names and usable aliases, in a steady order."""
+        served = dict.fromkeys(name for engine in self.engines for name in engine.served_names)
+        served.update(dict.fromkeys(alias for alias, real in self.aliases.items() if real in served))
+        return list(served)
+
+    async def holder(self, response_id: str, engines: Sequence[Engine]) -> Engine | None:
+        """The engine that stored a response: remembered, or found by asking each. None when nobody has it."""
+        known = self._stored.get(response_id)
+        if known in engines and known is not None and known.ready:
+            return known
+        for engine in engines:
+            if engine.ready and await self._has(engine, response_id):
+                while len(self._stored) >= _STORED_LIMIT:
+                    self._stored.pop(next(iter(self._stored)))
+                self._stored[response_id] = engine
+                return engine
+        return None
+
+    async def _has(self, engine: Engine, response_id: str) -> bool:
+        try:
+            status, _ = await engine.upstream.fetch("GET", f"/v1/responses/{response_id}", limit_s=5.0)
+        except (ConnectFailed, UpstreamLost, UpstreamTimeout):
+            return False
+        return status == 200
+
+
+def model_list(directory: Directory, created: int) -> bytes:
+    """`GET /v1/models`: one entry per served name or alias, in OpenAI's shape."""
+    return msgspec.json.encode(
+        {"object": "list", "data": [model_card(directory, n, created) for n in directory.names()]}
+    )
+
+
+def model_card(directory: Directory, name: str, created: int) -> dict[str, object]:
+    """One entry; `ready` and `engines` are ours. Raises NotFound."""
+    real, engines = directory.find(name)
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "aicockpit",
+        "root": real,
+        "parent": None,
+        "ready": any(engine.ready for engine in engines),
+        "engines": [engine.name for engine in engines],
+    }

@@ -1,0 +1,321 @@
+"""A request to an engine and its answer back: bytes through untouched, a disconnect cancels upstream.
+
+Until the first byte of the answer's body nothing is sent to the client, so a failing engine can be replaced by
+another replica. After it, a failure ends the answer with an error event, never with silence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aicockpit.engines.client import Headers, Reply
+from aicockpit.engines.engine import Engine
+from aicockpit.errors import (
+    ApiError,
+    BadGateway,
+    ConnectFailed,
+    GatewayTimeout,
+    NotReady,
+    Overloaded,
+    UpstreamLost,
+    UpstreamTimeout,
+)
+from aicockpit.gateway import envelope
+from aicockpit.gateway.lanes import WaitingRoom
+from aicockpit.gateway.metrics import Metrics
+from aicockpit.gateway.routing import Choice, Limits, Verdict, choose
+from aicockpit.gateway.sse import StreamWatch
+from aicockpit.types import Lane
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# RFC 9110 section 7.6.1, and what the server in front of us writes itself.
+HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
+    b"upgrade".split()
+)
+_NOT_BACK = HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
+# Error bodies are held back to be read; larger ones pass.
+_ERROR_LIMIT = 64 * 1024
+_MAX_TRIES = 3
+# What vLLM says while it dies or drains (docs/engines.md): the request is good, the engine is not.
+_DYING = (b"EngineCore encountered an issue", b"cannot schedule new futures after shutdown", b"Engine core proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Named limits in seconds; None is no limit."""
+
+    first_byte: float | None
+    token: float | None
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its way. `headers` are ready to send upstream."""
+
+    method: bytes
+    target: bytes
+    path: str
+    route: str
+    headers: Headers
+    body: bytes
+    model: str
+    lane: Lane
+    request_id: str
+    engines: list[Engine]
+    key_id: str = ""
+    began: float = field(default_factory=time.monotonic)
+    started: bool = False
+    streaming: bool = False
+    status: int = 0
+    tried: list[Engine] = field(default_factory=list)
+
+
+class _Retry(Exception):
+    """This engine failed before the first byte; `error` is the answer if no other can take over."""
+
+    def __init__(self, reason: str, error: ApiError) -> None:
+        super().__init__(reason)
+        self.reason, self.error = reason, error
+
+
+class Forwarder:
+    """Sends exchanges to engines. Owns the background waiting rooms; changes `Engine.load` and `.breaker`."""
+
+    def __init__(self, limits: Limits, waits: Waits, metrics: Metrics, waiting: int, wait_s: float | None) -> None:
+        self.limits, self.waits, self.metrics = limits, waits, metrics
+        self._waiting, self._wait_s = waiting, wait_s
+        self._rooms: dict[str, WaitingRoom] = {}
+
+    async def forward(self, exchange: Exchange, send: Send) -> None:
+        """Raises ApiError while nothing was sent; after that the answer itself says what went wrong."""
+        while True:
+            engine = await self._engine(exchange)
+            lane = exchange.lane
+            engine.load.add(lane, 1)
+            engine.load.sent += 1
+            engine.breaker.sent()
+            try:
+                await self._attempt(exchange, engine, send)
+                return
+            except _Retry as signal:
+                exchange.tried.append(engine)
+                if not self._may_retry(exchange):
+                    raise signal.error from signal
+                self.metrics.retries.labels(signal.reason).inc()
+            finally:
+                engine.breaker.abandoned()
+                engine.load.add(lane, -1)
+                if self._rooms:
+                    self.wake()
+
+    def wake(self) -> None:
+        """Load or states changed: waiting background requests may look again."""
+        for room in self._rooms.values():
+            room.wake()
+
+    async def _engine(self, exchange: Exchange) -> Engine:
+        """Choose an engine; background work may wait for one. Raises NotReady, Overloaded, BadGateway."""
+        background = exchange.lane is Lane.BACKGROUND
+        room = self._room(exchange.model) if background else None
+        again = False
+        while True:
+            if room is not None and len(room) and not again:
+                await room.turn(again)
+                again = True
+            choice = choose(exchange.engines, exchange.lane, self.limits, time.monotonic(), exchange.tried)
+            if choice.engine is not None:
+                if again and room is not None:
+                    room.wake()
+                return choice.engine
+            if choice.verdict is not Verdict.WAIT or room is None:
+                raise refusal(choice)
+            await room.turn(again)
+            again = True
+
+    def _room(self, model: str) -> WaitingRoom:
+        room = self._rooms.get(model)
+        if room is None:
+            room = self._rooms[model] = WaitingRoom(self._waiting, self._wait_s)
+        return room
+
+    def _may_retry(self, exchange: Exchange) -> bool:
+        if len(exchange.tried) >= _MAX_TRIES:
+            return False
+        choice = choose(exchange.engines, exchange.lane, self.limits, time.monotonic(), exchange.tried)
+        return choice.verdict in (Verdict.SEND, Verdict.WAIT)
+
+    async def _attempt(self, exchange: Exchange, engine: Engine, send: Send) -> None:
+        reply: Reply | None = None
+        try:
+            reply = await self._first(exchange, engine)
+            await self._pass(exchange, engine, reply, send)
+        finally:
+            if reply is not None:
+                reply.watch("", None)
+                reply.abort()
+
+    async def _first(self, exchange: Exchange, engine: Engine) -> Reply:
+        """The answer's head, once the engine has accepted the request. Raises _Retry."""
+        try:
+            return await engine.upstream.send(exchange.method, exchange.target, exchange.headers, exchange.body)
+        except ConnectFailed as error:
+            engine.breaker.failed(time.monotonic())
+            raise _Retry("connect", BadGateway(f"engine {engine.name}: {error}")) from error
+        except UpstreamLost as error:
+            engine.breaker.failed(time.monotonic())
+            raise _Retry("lost", BadGateway(f"engine {engine.name}: {error}")) from error
+
+    async def _pass(self, exchange: Exchange, engine: Engine, reply: Reply, send: Send) -> None:
+        if reply.status >= 400:
+            await self._pass_error(exchange, engine, reply, send)
+            return
+        if not reply.complete:
+            reply.watch("first byte", self.waits.first_byte)
+        try:
+            piece = await reply.read()
+        except UpstreamTimeout as error:
+            engine.breaker.failed(time.monotonic())
+            raise GatewayTimeout(f"engine {engine.name}: {error}") from error
+        except UpstreamLost as error:
+            engine.breaker.failed(time.monotonic())
+            raise _Retry("lost", BadGateway(f"engine {engine.name}: {error}")) from error
+        engine.progress += 1
+        engine.breaker.succeeded()
+        self.metrics.began(exchange.model, exchange.lane, time.monotonic() - exchange.began)
+        headers, streaming = back_headers(reply.headers, exchange.request_id, engine.name)
+        exchange.streaming = streaming
+        await _start(exchange, send, reply.status, headers)
+        if reply.complete and not streaming:
+            await send({"type": "http.response.body", "body": piece, "more_body": False})
+            return
+        await self._stream(exchange, engine, reply, piece, send)
+
+    async def _stream(self, exchange: Exchange, engine: Engine, reply: Reply, piece: bytes, send: Send) -> None:
+        """Hand on what arrives. A broken stream of events ends with an error event; a broken body breaks off."""
+        watch = StreamWatch() if exchange.streaming else None
+        reply.watch("token", self.waits.token)
+        try:
+            while piece:
+                if watch is not None:
+                    watch.feed(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                piece = await reply.read()
+                engine.progress += 1
+        except (UpstreamLost, UpstreamTimeout) as error:
+            stalled = isinstance(error, UpstreamTimeout)
+            self.metrics.stream_errors.labels(exchange.model, "stalled" if stalled else "lost").inc()
+            engine.breaker.failed(time.monotonic())
+            kind = GatewayTimeout if stalled else BadGateway
+            await break_off(exchange, kind(f"engine {engine.name}: {error}; the answer is incomplete"), send, watch)
+            return
+        if watch is not None and watch.error is not None:
+            self.metrics.stream_errors.labels(exchange.model, "engine").inc()
+            engine.breaker.failed(time.monotonic())
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _pass_error(self, exchange: Exchange, engine: Engine, reply: Reply, send: Send) -> None:
+        """An error of the engine: passed on in the envelope, or tried elsewhere when the engine is to blame."""
+        raw = await self._error_body(engine, reply)
+        if reply.status < 500:
+            engine.breaker.succeeded()
+        elif reply.status == 503:
+            busy = Overloaded(_busy_text(engine, raw), code="engine_busy", headers=((b"retry-after", b"2"),))
+            raise _Retry("busy", busy)
+        else:
+            engine.breaker.failed(time.monotonic())
+            if any(text in raw for text in _DYING):
+                lost = NotReady(
+                    f"engine {engine.name} is stopping or restarting",
+                    code="engine_lost",
+                    headers=((b"retry-after", b"5"),),
+                )
+                raise _Retry("dying", lost)
+        engine.progress += 1
+        headers, _ = back_headers(reply.headers, exchange.request_id, engine.name)
+        encoded = any(name == b"content-encoding" for name, _ in headers)
+        wrapped = None if encoded else envelope.rewrap(reply.status, raw, exchange.request_id)
+        if wrapped is not None:
+            headers = [pair for pair in headers if pair[0] != b"content-type"]
+            headers.append((b"content-type", b"application/json"))
+        out = raw if wrapped is None else wrapped
+        headers = [pair for pair in headers if pair[0] != b"content-length"]
+        headers += [(b"content-length", b"%d" % len(out)), (b"x-aicockpit-origin", b"engine")]
+        await _start(exchange, send, reply.status, headers)
+        await send({"type": "http.response.body", "body": out, "more_body": False})
+
+    async def _error_body(self, engine: Engine, reply: Reply) -> bytes:
+        reply.watch("first byte", self.waits.token)
+        parts, size = [], 0
+        try:
+            while size < _ERROR_LIMIT and (piece := await reply.read()):
+                parts.append(piece)
+                size += len(piece)
+        except (UpstreamLost, UpstreamTimeout) as error:
+            if not parts:
+                engine.breaker.failed(time.monotonic())
+                raise _Retry("lost", BadGateway(f"engine {engine.name}: {error}")) from error
+        return b"".join(parts)
+
+
+def refusal(choice: Choice) -> ApiError:
+    """Why no engine takes the request, as an answer."""
+    if choice.verdict is Verdict.FULL:
+        return Overloaded(f"overloaded: {choice.reason}", headers=((b"retry-after", b"2"),))
+    if choice.verdict is Verdict.STARTING:
+        message = f"the model is being loaded: {choice.reason}. Try again in a few seconds."
+        return NotReady(message, code="model_loading", headers=((b"retry-after", b"5"),))
+    return NotReady(
+        f"no engine can take this request: {choice.reason}", code="no_engine", headers=((b"retry-after", b"10"),)
+    )
+
+
+def back_headers(headers: Headers, request_id: str, engine: str) -> tuple[Headers, bool]:
+    """The answer's headers for the client, and whether it is a stream of events."""
+    named = _connection_tokens(headers)
+    out: Headers = []
+    streaming = False
+    for pair in headers:
+        name = pair[0]
+        if name in _NOT_BACK or name in named:
+            continue
+        if name == b"content-type" and pair[1].startswith(b"text/event-stream"):
+            streaming = True
+        out.append(pair)
+    out.append((b"x-request-id", request_id.encode("latin-1")))
+    out.append((b"x-aicockpit-engine", engine.encode("latin-1", "replace")))
+    if streaming:
+        # An error event may have to follow what the engine promised.
+        out = [pair for pair in out if pair[0] != b"content-length"]
+        # Reverse proxies that buffer answers (nginx) must not hold tokens back.
+        out.append((b"x-accel-buffering", b"no"))
+    return out, streaming
+
+
+def _connection_tokens(headers: Headers) -> frozenset[bytes]:
+    for name, value in headers:
+        if name == b"connection":
+            return frozenset(token.strip().lower() for token in value.split(b","))
+    return frozenset()
+
+
+async def break_off(exchange: Exchange, error: ApiError, send: Send, watch: StreamWatch | None) -> None:
+    """End a started answer with an error. A plain body is left incomplete, which closes the connection."""
+    if not exchange.streaming:
+        return
+    gap = b"" if watch is None or watch.between_events else b"\n\n"
+    last = gap + envelope.event(error, exchange.request_id, exchange.path)
+    await send({"type": "http.response.body", "body": last, "more_body": False})
+
+
+async def _start(exchange: Exchange, send: Send, status: int, headers: Headers) -> None:
+    exchange.started, exchange.status = True, status
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+def _busy_text(engine: Engine, raw: bytes) -> str:
+    return f"engine {engine.name} is busy: {raw[:300].decode('utf-8', 'replace')}"

@@ -1,0 +1,112 @@
+"""Who waits for whom: background work behind interactive work, an old request behind a newer one in its slot.
+
+vLLM's own priority orders its waiting queue only; it does not protect an interactive request from a long prefill
+that already runs (docs/engines.md). So background work waits here, before the engine sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from aicockpit.errors import BadRequest, Overloaded, Superseded
+from aicockpit.types import Lane
+
+MAX_SLOT = 128
+
+
+def parse_lane(value: bytes, default: Lane) -> Lane:
+    """The header `X-AiCockpit-Lane`. Raises BadRequest naming the lanes."""
+    if not value:
+        return default
+    try:
+        return Lane(value.decode("ascii", "replace").strip().lower())
+    except ValueError as error:
+        names = ", ".join(Lane)
+        raise BadRequest(f"X-AiCockpit-Lane must be one of: {names}", code="unknown_lane") from error
+
+
+class WaitingRoom:
+    """Background requests waiting for their turn, first come first served."""
+
+    def __init__(self, size: int, wait_s: float | None) -> None:
+        self.size, self.wait_s = size, wait_s
+        self._queue: deque[asyncio.Future[None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    async def turn(self, again: bool) -> None:
+        """Return when it may be worth choosing again. `again`: it had its turn in vain and keeps its place.
+
+        Raises Overloaded when the room is full or the wait passes its limit.
+        """
+        if len(self._queue) >= self.size and not again:
+            raise Overloaded(f"{self.size} background requests are waiting already", headers=((b"retry-after", b"5"),))
+        ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if again:
+            self._queue.appendleft(ticket)
+        else:
+            self._queue.append(ticket)
+        try:
+            async with asyncio.timeout(self.wait_s):
+                await ticket
+        except TimeoutError as error:
+            self._give_up(ticket)
+            message = f"background work waited {self.wait_s:g} s behind interactive work (background limit)"
+            raise Overloaded(message, headers=((b"retry-after", b"10"),)) from error
+        except asyncio.CancelledError:
+            self._give_up(ticket)
+            raise
+
+    def wake(self) -> None:
+        """Something ended or changed: the first in line may look again."""
+        while self._queue:
+            ticket = self._queue.popleft()
+            if not ticket.done():
+                ticket.set_result(None)
+                return
+
+    def _give_up(self, ticket: asyncio.Future[None]) -> None:
+        if ticket in self._queue:
+            self._queue.remove(ticket)
+        else:  # its turn had come: the next one's now
+            self.wake()
+
+
+class Cancellable:
+    """A request's task and why it was cancelled; the client leaving has no reason."""
+
+    __slots__ = ("reason", "task")
+
+    def __init__(self, task: asyncio.Task[object]) -> None:
+        self.task = task
+        self.reason: Superseded | None = None
+
+    def supersede(self) -> None:
+        if self.reason is None and not self.task.done():
+            self.reason = Superseded("a newer request in the same X-AiCockpit-Slot took its place")
+            self.task.cancel()
+
+
+class Slots:
+    """The request in work per (key, slot): a newer one cancels the older at once."""
+
+    def __init__(self) -> None:
+        self._busy: dict[tuple[str, bytes], Cancellable] = {}
+
+    def take(self, key_id: str, slot: bytes, request: Cancellable) -> None:
+        """Raises BadRequest when the slot's name is too long."""
+        if len(slot) > MAX_SLOT:
+            raise BadRequest(f"X-AiCockpit-Slot is longer than {MAX_SLOT} bytes", code="slot_too_long")
+        older = self._busy.get((key_id, slot))
+        self._busy[key_id, slot] = request
+        if older is not None:
+            older.supersede()
+
+    def leave(self, key_id: str, slot: bytes, request: Cancellable) -> None:
+        if self._busy.get((key_id, slot)) is request:
+            del self._busy[key_id, slot]
+
+    def __len__(self) -> int:
+        return len(self._busy)

@@ -1,0 +1,153 @@
+"""What `/metrics` shows. One registry per gateway; engine figures are read when the page is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from aicockpit.engines.engine import Engine
+from aicockpit.hardware.detect import Gpu
+from aicockpit.types import EngineState, Lane
+
+# Seconds; from a warm prefix on a GPU to a cold prefill on a CPU.
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1, 2, 5, 10, 30, 60, 120)
+
+
+class Metrics:
+    """The gateway's own counts. Label values are bounded: routes and models are known ones, or `other`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "aicockpit_requests",
+            "Requests answered, by route, model, lane and status code (499: the client left, or was superseded).",
+            ("route", "model", "lane", "code"),
+            registry=self.registry,
+        )
+        self.first_byte = Histogram(
+            "aicockpit_time_to_first_byte_seconds",
+            "From the request's last byte to the first byte of the answer's body.",
+            ("model", "lane"),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "aicockpit_retries", "Requests sent again before the first byte.", ("reason",), registry=self.registry
+        )
+        self.stream_errors = Counter(
+            "aicockpit_stream_errors",
+            "Streams that failed after their first byte: engine (it said so), lost, stalled.",
+            ("model", "kind"),
+            registry=self.registry,
+        )
+        self.cancelled = Counter(
+            "aicockpit_cancelled",
+            "Requests cancelled upstream: client_left or superseded.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self._counts: dict[tuple[str, str, str, int], Counter] = {}
+        self._times: dict[tuple[str, str], Histogram] = {}
+
+    def answered(self, route: str, model: str, lane: Lane, code: int) -> None:
+        labels = (route, model, lane.value, code)
+        child = self._counts.get(labels)
+        if child is None:
+            child = self._counts[labels] = self.requests.labels(route, model, lane.value, str(code))
+        child.inc()
+
+    def began(self, model: str, lane: Lane, seconds: float) -> None:
+        child = self._times.get((model, lane.value))
+        if child is None:
+            child = self._times[model, lane.value] = self.first_byte.labels(model, lane.value)
+        child.observe(seconds)
+
+
+class _Tokens:
+    """Token counts over all lives of an engine: its own counters start at zero with each restart."""
+
+    def __init__(self) -> None:
+        self.prompt = self.cached = 0.0
+        self._last = (0.0, 0.0)
+
+    def read(self, prompt: float, cached: float) -> None:
+        old = self._last if prompt >= self._last[0] else (0.0, 0.0)
+        self.prompt += prompt - old[0]
+        self.cached += max(cached - old[1], 0.0)
+        self._last = prompt, cached
+
+
+class EngineCollector(Collector):
+    """State, load, restarts and token counts of the engines, and the GPUs where NVML is present."""
+
+    def __init__(self, engines: Sequence[Engine], read_gpus: Callable[[], Sequence[Gpu]]) -> None:
+        self._engines, self._read_gpus = engines, read_gpus
+        self._tokens: dict[str, _Tokens] = {}
+        self._started = time.time()
+
+    def count(self, engine: str, prompt: float, cached: float) -> None:
+        """The engine's own counters as read now."""
+        self._tokens.setdefault(engine, _Tokens()).read(prompt, cached)
+
+    def collect(self) -> Iterable[Metric]:
+        state = GaugeMetricFamily(
+            "aicockpit_engine_state", "1 for the state the engine is in.", labels=("engine", "state")
+        )
+        load = GaugeMetricFamily("aicockpit_in_flight", "Users' requests in work.", labels=("engine", "lane"))
+        restarts = CounterMetricFamily(
+            "aicockpit_engine_restarts", "Restarts after a crash or hang.", labels=("engine",)
+        )
+        circuit = GaugeMetricFamily(
+            "aicockpit_engine_circuit_open", "1 while the circuit breaker is open.", labels=("engine",)
+        )
+        prompt = CounterMetricFamily(
+            "aicockpit_prompt_tokens", "Prompt tokens, as the engine counts them.", labels=("engine",)
+        )
+        cached = CounterMetricFamily(
+            "aicockpit_prompt_tokens_cached", "Prompt tokens found in the prefix cache.", labels=("engine",)
+        )
+        for engine in self._engines:
+            for known in EngineState:
+                state.add_metric((engine.name, known.value), float(engine.state is known))
+            for lane in Lane:
+                load.add_metric((engine.name, lane.value), getattr(engine.load, lane.value))
+            restarts.add_metric((engine.name,), engine.restarts)
+            circuit.add_metric((engine.name,), float(engine.breaker.open))
+            if (tokens := self._tokens.get(engine.name)) is not None:
+                prompt.add_metric((engine.name,), tokens.prompt)
+                cached.add_metric((engine.name,), tokens.cached)
+        started = GaugeMetricFamily(
+            "aicockpit_start_time_seconds", "When the gateway started (Unix time).", value=self._started
+        )
+        yield from (state, load, restarts, circuit, prompt, cached, started)
+        yield from self._gpus()
+
+    def _gpus(self) -> Iterable[Metric]:
+        labels = ("gpu", "name")
+        total = GaugeMetricFamily("aicockpit_gpu_memory_bytes", "Memory of the GPU.", labels=labels)
+        used = GaugeMetricFamily("aicockpit_gpu_memory_used_bytes", "Memory in use on the GPU.", labels=labels)
+        busy = GaugeMetricFamily(
+            "aicockpit_gpu_utilisation_ratio", "Share of time the GPU was busy, 0 to 1.", labels=labels
+        )
+        for gpu in self._read_gpus():
+            names = (gpu.uuid or str(gpu.index), gpu.name or "unknown")
+            for family, value in ((total, gpu.total), (used, gpu.used), (busy, gpu.utilisation)):
+                if value is not None:
+                    family.add_metric(names, value)
+        yield from (total, used, busy)
+
+
+def engine_counter(page: str, name: str) -> float | None:
+    """The sum of a counter over its label sets in an engine's metrics page, or None when it is not there."""
+    found = None
+    for line in page.splitlines():
+        if line.startswith(name) and line[len(name) : len(name) + 1] in ("{", " "):
+            try:
+                found = (found or 0.0) + float(line.rsplit(" ", 1)[1])
+            except ValueError:
+                continue
+    return found

@@ -1,0 +1,170 @@
+"""The routes of vLLM that clients may use, and how each becomes an exchange.
+
+Everything that is not listed is not reachable from outside: vLLM's management routes (sleep, LoRA loading, cache
+reset, shutdown, weights, profiling, `/invocations`, which dispatches to any of them) stay on the engine's socket.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from aicockpit.engines.client import Headers
+from aicockpit.engines.engine import Engine
+from aicockpit.errors import NotFound
+from aicockpit.gateway.body import Skim, edit_json, multipart_model, refuse_encoded, skim_json
+from aicockpit.gateway.directory import Directory
+from aicockpit.gateway.forward import HOP_BY_HOP, Exchange
+from aicockpit.gateway.lanes import parse_lane
+from aicockpit.types import Lane
+
+
+class Form(Enum):
+    """Where the model's name stands, and whether a `priority` field exists."""
+
+    SCHEDULED = auto()  # JSON with `model`; vLLM schedules it and reads `priority`
+    JSON = auto()  # JSON with `model`
+    MULTIPART = auto()  # a form with a field `model`
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    form: Form
+    lane: Lane
+
+
+_INTERACTIVE = Route(Form.SCHEDULED, Lane.INTERACTIVE)
+_AGENT = Route(Form.SCHEDULED, Lane.AGENT)
+_HELPER = Route(Form.JSON, Lane.INTERACTIVE)
+_AUDIO = Route(Form.MULTIPART, Lane.AGENT)
+
+ROUTES: dict[str, Route] = {
+    "/v1/chat/completions": _INTERACTIVE,
+    "/v1/completions": _INTERACTIVE,
+    "/v1/responses": _AGENT,
+    "/v1/messages": Route(Form.JSON, Lane.AGENT),
+    "/v1/messages/count_tokens": _HELPER,
+    "/v1/embeddings": _AGENT,
+    "/v2/embed": _AGENT,
+    "/pooling": _AGENT,
+    "/classify": _AGENT,
+    "/score": _AGENT,
+    "/v1/score": _AGENT,
+    "/rerank": _AGENT,
+    "/v1/rerank": _AGENT,
+    "/v2/rerank": _AGENT,
+    "/tokenize": _HELPER,
+    "/detokenize": _HELPER,
+    "/v1/audio/transcriptions": _AUDIO,
+    "/v1/audio/translations": _AUDIO,
+}
+# OpenAI clients only know paths below their base URL; vLLM serves these without the prefix.
+PREFIXED = {f"/v1{path}": path for path in ("/pooling", "/classify", "/tokenize", "/detokenize")}
+ID = re.compile(r"[A-Za-z0-9_\-]{1,128}")
+STORED = re.compile(rf"/v1/responses/(?P<id>{ID.pattern})(?:/cancel)?")
+
+# Ours, or not for the engine: credentials, lengths and encodings that we set ourselves.
+_NOT_UP = HOP_BY_HOP | frozenset(
+    b"host content-length authorization x-api-key cookie expect accept-encoding x-request-id forwarded".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A client's request: `path` without prefix or query, headers by name and as they came, the whole body."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: dict[bytes, bytes]
+    raw_headers: Headers
+    body: bytes
+    request_id: str
+
+    @property
+    def target(self) -> bytes:
+        path = self.path.encode("ascii")
+        return path + b"?" + self.query if self.query else path
+
+
+async def exchange(call: Call, route: Route, directory: Directory) -> Exchange:
+    """A request with a body as an exchange. Raises BadRequest, NotFound, UnsupportedEncoding."""
+    headers, body = call.headers, call.body
+    refuse_encoded(headers.get(b"content-encoding", b""))
+    lane = parse_lane(headers.get(b"x-aicockpit-lane", b""), route.lane)
+    previous: object = None
+    if route.form is Form.MULTIPART:
+        asked, start, end = multipart_model(body, headers.get(b"content-type", b"").decode("latin-1"))
+        model, engines = directory.find(asked)
+        if model != asked:
+            body = body[:start] + model.encode() + body[end:]
+    else:
+        skim = skim_json(body)
+        model, engines = directory.find(skim.model)
+        body = _edited(body, skim, model, lane if route.form is Form.SCHEDULED else Lane.INTERACTIVE)
+        previous = skim.previous_response_id
+    if isinstance(previous, str) and previous and len(engines) > 1:
+        engines = [await _holder(previous, engines, directory)]
+    return _exchange(call, call.path, body, model, lane, engines)
+
+
+async def stored_exchange(call: Call, directory: Directory) -> Exchange:
+    """GET or cancel of a stored response: it goes to the engine that made it. Raises NotFound."""
+    match = STORED.fullmatch(call.path)
+    if match is None:
+        raise NotFound(f"there is no route {call.path[:200]}")
+    holder = await _holder(match["id"], directory.engines, directory)
+    return _exchange(call, "/v1/responses/{id}", b"", holder.served_names[0], Lane.INTERACTIVE, [holder])
+
+
+async def _holder(response_id: str, engines: Sequence[Engine], directory: Directory) -> Engine:
+    holder = await directory.holder(response_id, engines) if ID.fullmatch(response_id) else None
+    if holder is None:
+        raise NotFound(
+            f"response {response_id[:128]!r} is not stored on any engine. vLLM keeps responses only when it was "
+            "started with VLLM_ENABLE_RESPONSES_API_STORE=1, and forgets them when it restarts.",
+            code="response_not_found",
+        )
+    return holder
+
+
+def _exchange(call: Call, route: str, body: bytes, model: str, lane: Lane, engines: list[Engine]) -> Exchange:
+    return Exchange(
+        method=call.method.encode("ascii"),
+        target=call.target,
+        path=call.path,
+        route=route,
+        headers=up_headers(call.headers, call.raw_headers, call.request_id),
+        body=body,
+        model=model,
+        lane=lane,
+        request_id=call.request_id,
+        engines=engines,
+    )
+
+
+def up_headers(headers: dict[bytes, bytes], raw: Headers, request_id: str) -> Headers:
+    """The client's headers for the engine: no credentials, nothing hop-by-hop, nothing meant for us."""
+    named: frozenset[bytes] = frozenset()
+    connection = headers.get(b"connection", b"")
+    if connection and connection.lower() not in (b"keep-alive", b"close"):
+        named = frozenset(token.strip().lower() for token in connection.split(b","))
+    out = [
+        pair
+        for pair in raw
+        if pair[0] not in _NOT_UP and pair[0] not in named and not pair[0].startswith(b"x-aicockpit-")
+    ]
+    out.append((b"x-request-id", request_id.encode("latin-1")))
+    return out
+
+
+def _edited(body: bytes, skim: Skim, model: str, lane: Lane) -> bytes:
+    """The body with an alias replaced and the lane's priority set; unchanged when there is nothing to change."""
+    fields: dict[str, object] = {}
+    if model != skim.model:
+        fields["model"] = model
+    if lane.priority and skim.priority is None:
+        fields["priority"] = lane.priority
+    return edit_json(body, **fields) if fields else body

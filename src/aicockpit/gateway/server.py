@@ -1,0 +1,138 @@
+"""The gateway built from its parts, and served on two doors: the address users reach, and the control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from aicockpit.errors import SettingError
+from aicockpit.gateway import admin
+from aicockpit.gateway.app import App, Gateway
+from aicockpit.gateway.auth import Gate, KeyStore
+from aicockpit.gateway.directory import Directory
+from aicockpit.gateway.forward import Forwarder, Waits
+from aicockpit.gateway.metrics import EngineCollector, Metrics
+from aicockpit.gateway.realtime import Realtime
+from aicockpit.gateway.routing import Limits
+from aicockpit.hardware.detect import Gpu
+from aicockpit.settings import Settings
+
+# Longer than the pools of common clients keep an idle connection, so that they close first.
+_KEEP_ALIVE_S = 75
+_REALTIME_FIRST_S = 30.0
+
+
+def build(
+    settings: Settings,
+    controls: admin.Controls,
+    aliases: Mapping[str, str],
+    fixed_keys: tuple[str, ...],
+    read_gpus: Callable[[], Sequence[Gpu]],
+    used_memory: Callable[[], float | None],
+) -> Gateway:
+    """All the gateway's objects; `fixed_keys` are valid beside the stored ones."""
+    metrics = Metrics()
+    directory = Directory(controls.engines, aliases, lambda: controls.preparing)
+    limits = Limits(settings.engine_queue, settings.background_slots)
+    waits = Waits(settings.first_byte_wait, settings.token_wait)
+    collector = EngineCollector(controls.engines, read_gpus)
+    return Gateway(
+        directory,
+        Forwarder(limits, waits, metrics, settings.background_queue, settings.background_wait),
+        Gate(KeyStore(settings.state_dir), fixed_keys, open_to_all=not settings.auth),
+        metrics,
+        admin.build(controls, directory, metrics, collector, used_memory),
+        Realtime(directory, limits, settings.connect_wait, settings.max_body, _REALTIME_FIRST_S),
+        max_body=settings.max_body,
+        max_inflight=settings.max_inflight,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the CLI owns the signals, since engines must be stopped too."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Doors:
+    """Serves a gateway. `open` binds and returns; `close` lets requests in work finish, within a limit."""
+
+    def __init__(self, gateway: Gateway, host: str, port: int, control: Path, drain_s: float) -> None:
+        self._host, self._port, self._control, self._drain_s = host, port, control, drain_s
+        self._servers = [self._server(gateway, settings_ws=True), self._server(gateway.control, settings_ws=False)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self.port = port
+
+    async def open(self) -> None:
+        """Raises SettingError when the address or port cannot be had."""
+        sockets = [bind(self._host, self._port), _bind_control(self._control)]
+        self.port = sockets[0].getsockname()[1]
+        for server, door in zip(self._servers, sockets, strict=True):
+            self._tasks.append(asyncio.create_task(server.serve(sockets=[door])))
+        while not all(server.started for server in self._servers):
+            await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.should_exit = True
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._control.unlink(missing_ok=True)
+
+    def hurry(self) -> None:
+        """Do not wait for requests in work."""
+        for server in self._servers:
+            server.force_exit = True
+
+    def _server(self, app: App, settings_ws: bool) -> _Server:
+        config = uvicorn.Config(
+            app,
+            interface="asgi3",
+            loop="none",
+            http="httptools",
+            ws="websockets-sansio" if settings_ws else "none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=max(1, round(self._drain_s)),
+        )
+        return _Server(config)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises SettingError saying who may hold the port and what to do."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol left at 0 asyncio does not set TCP_NODELAY, and small answers wait 40 ms for an ACK.
+    door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((host, port))
+        door.listen(2048)
+    except OSError as error:
+        door.close()
+        raise SettingError(
+            f"cannot listen on {host}:{port}: {error.strerror}. Another program may hold the port "
+            f"(`ss -ltnp 'sport = :{port}'` shows it); stop it, or set AICOCKPIT_PORT to another port."
+        ) from error
+    door.setblocking(False)
+    return door
+
+
+def _bind_control(path: Path) -> socket.socket:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    door.bind(str(path))
+    path.chmod(0o600)
+    door.listen(16)
+    door.setblocking(False)
+    return door

@@ -1,0 +1,328 @@
+"""One table of settings -> one frozen object. The only reader of the environment and of env files.
+
+Order: environment, then the env file, then the default. An empty value means the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import ipaddress
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+
+from aicockpit.errors import SettingError
+from aicockpit.types import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table: `parse` turns the text into the value and raises ValueError with a sentence."""
+
+    name: str
+    parse: Callable[[str], Any]
+    default: str
+    help: str
+    attribute: str = ""
+    secret: bool = False
+
+    @property
+    def attr(self) -> str:
+        return self.attribute or self.name.removeprefix("AICOCKPIT_").lower()
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError("a port is 0 to 65535")
+    return port
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError("must not be negative")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError("must be 1 or more")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text.removesuffix("s"))
+    if not 0 <= value < 1e7:
+        raise ValueError("must be a number of seconds, 0 or more")
+    return value
+
+
+def _limit(text: str) -> float | None:
+    """Seconds; 0 or `off` means no limit."""
+    return None if text == "off" else _seconds(text) or None
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in ("on", "true", "yes", "1"):
+        return True
+    if text.lower() in ("off", "false", "no", "0"):
+        return False
+    raise ValueError("must be on or off")
+
+
+_UNITS = {"": 1, "k": 1000, "ki": 1 << 10, "m": 10**6, "mi": 1 << 20, "g": 10**9, "gi": 1 << 30}
+
+
+def _size(text: str) -> int:
+    """Bytes: `1048576`, `64MiB`, `10M`."""
+    match = re.fullmatch(r"(\d+)\s*([kmg]i?)?b?", text.strip().lower())
+    if match is None:
+        raise ValueError("must be a size such as 1048576, 64MiB or 10M")
+    return int(match.group(1)) * _UNITS[match.group(2) or ""]
+
+
+def _urls(text: str) -> tuple[Address, ...]:
+    return tuple(Address.parse(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(shlex.split(text))
+
+
+def _aliases(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
+    if any(not (alias.strip() and model.strip()) for alias, _, model in pairs):
+        raise ValueError("must look like alias=model,other=model")
+    return tuple((alias.strip(), model.strip()) for alias, _, model in pairs)
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _optional_path(text: str) -> Path | None:
+    return _path(text) if text else None
+
+
+def _level(text: str) -> str:
+    if text.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise ValueError("must be debug, info, warning or error")
+    return text.upper()
+
+
+_A = "AICOCKPIT_"
+SETTINGS: tuple[Setting, ...] = (
+    Setting("MODEL_NAME", str, "", "Model to serve: a local folder or a Hugging Face id. Empty: start no engine."),
+    Setting("GPU_COUNT", _count, "0", "GPUs in all, divided over the replicas (tensor parallel). 0: the CPU."),
+    Setting(
+        "PREC",
+        str,
+        "auto",
+        "Precision of the weights, as the preset names it; vLLM reads it from the checkpoint.",
+    ),
+    Setting("HF_TOKEN", str, "", "Hugging Face token, for gated models. Never logged.", secret=True),
+    Setting(_A + "HOST", str, "127.0.0.1", "Address to listen on."),
+    Setting(_A + "PORT", _port, "8000", "Port to listen on."),
+    Setting(
+        _A + "API_KEY",
+        str,
+        "",
+        "One fixed key, for scripts and compose. Empty: a key is made at each start.",
+        secret=True,
+    ),
+    Setting(_A + "AUTH", _switch, "on", "`off` asks for no key; accepted on a loopback address only."),
+    Setting(
+        _A + "ENGINE_URLS",
+        _urls,
+        "",
+        "Engines that already run, comma-separated; then none is started unless MODEL_NAME is set.",
+    ),
+    Setting(_A + "FLEET", _optional_path, "", "YAML file naming several models and engines (see docs/fleet.md)."),
+    Setting(_A + "ALIASES", _aliases, "", "Other names for served models: `gpt-4o=my-model,small=my-model`."),
+    Setting(_A + "REPLICAS", _positive, "1", "Engines of MODEL_NAME, each with GPU_COUNT / REPLICAS GPUs."),
+    Setting(
+        _A + "VLLM_COMMAND",
+        _words,
+        "",
+        "Command that starts vLLM. Empty: `vllm serve`, or the CPU build's module.",
+    ),
+    Setting(_A + "ENGINE_ARGS", _words, "", "More flags for vLLM, as one would type them."),
+    Setting(_A + "TRUST_REMOTE_CODE", _switch, "off", "Let a model run code of its own from its repository."),
+    Setting(_A + "STATE_DIR", _path, "~/.local/state/aicockpit", "Keys (hashed), logs, sockets, converted models."),
+    Setting(
+        _A + "WORKSPACE",
+        _optional_path,
+        "",
+        "Source tree to keep warm. Read but not used yet: a warning says so.",
+    ),
+    Setting(_A + "MAX_BODY", _size, "64MiB", "Largest request body."),
+    Setting(_A + "MAX_INFLIGHT", _positive, "2048", "Requests in work at once, over all engines; more get 429."),
+    Setting(_A + "ENGINE_QUEUE", _positive, "256", "Requests in work at once on one engine; more get 429."),
+    Setting(_A + "BACKGROUND_QUEUE", _count, "256", "Background requests that may wait per engine; more get 429."),
+    Setting(_A + "BACKGROUND_SLOTS", _positive, "1", "Background requests in work at once on one engine."),
+    Setting(_A + "BACKGROUND_WAIT", _limit, "300", "Seconds a background request waits for its turn before 429."),
+    Setting(_A + "CONNECT_WAIT", _seconds, "5", "Seconds to connect to an engine."),
+    Setting(
+        _A + "FIRST_BYTE_WAIT",
+        _limit,
+        "off",
+        "Seconds from the request to the first byte of the answer's body.",
+    ),
+    Setting(_A + "TOKEN_WAIT", _limit, "120", "Seconds between two pieces of a streamed answer."),
+    Setting(_A + "START_WAIT", _seconds, "1800", "Seconds an engine may take to become ready."),
+    Setting(_A + "STOP_WAIT", _seconds, "20", "Seconds requests in work get to finish when an engine or we stop."),
+    Setting(
+        _A + "CHECK_PERIOD",
+        _seconds,
+        "10",
+        "Seconds between two health checks; two without progress mean hung.",
+    ),
+    Setting(_A + "RESTARTS", _count, "5", "Restarts of a crashing engine in RESTART_WINDOW before giving up."),
+    Setting(_A + "RESTART_WINDOW", _seconds, "600", "Seconds, see RESTARTS."),
+    Setting(_A + "LOG_LEVEL", _level, "info", "debug, info, warning or error."),
+    Setting(_A + "ACCESS_LOG", _switch, "off", "One log line per request."),
+)
+
+# Read by `make start-dev` or by the tests, never by the package.
+_ELSEWHERE = {_A + "ENV_FILE"}
+
+# Leaves room for the names of the sockets in it.
+_MAX_RUN_DIR = 70
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user asked for. Built once by `load`; secrets stay out of `repr`."""
+
+    model_name: str
+    gpu_count: int
+    prec: str
+    hf_token: str = field(repr=False)
+    host: str
+    port: int
+    api_key: str = field(repr=False)
+    auth: bool
+    engine_urls: tuple[Address, ...]
+    fleet: Path | None
+    aliases: tuple[tuple[str, str], ...]
+    replicas: int
+    vllm_command: tuple[str, ...]
+    engine_args: tuple[str, ...]
+    trust_remote_code: bool
+    state_dir: Path
+    workspace: Path | None
+    max_body: int
+    max_inflight: int
+    engine_queue: int
+    background_queue: int
+    background_slots: int
+    background_wait: float | None
+    connect_wait: float
+    first_byte_wait: float | None
+    token_wait: float | None
+    start_wait: float
+    stop_wait: float
+    check_period: float
+    restarts: int
+    restart_window: float
+    log_level: str
+    access_log: bool
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the sockets. A socket's path holds 107 bytes at most, so a long STATE_DIR gets a short stand-in."""
+        folder = self.state_dir / "run"
+        if len(os.fsencode(folder)) <= _MAX_RUN_DIR:
+            return folder
+        mark = hashlib.sha256(os.fsencode(self.state_dir)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"aicockpit-{os.getuid()}-{mark}"
+
+    @property
+    def loopback(self) -> bool:
+        """True when only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def load(env_file: Path | None = None, environ: Mapping[str, str] | None = None, **overrides: str) -> Settings:
+    """Build the settings. `overrides` are command-line options by setting name. Raises SettingError."""
+    environ = os.environ if environ is None else environ
+    texts: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    layers = (
+        (str(env_file), _read_file(env_file)),
+        ("the environment", environ),
+        ("the command line", overrides),
+    )
+    for source, layer in layers:
+        _refuse_unknown(layer, source)
+        for name in _BY_NAME:
+            if layer.get(name):
+                texts[name], sources[name] = layer[name], source
+    values = {s.attr: _parse(s, texts.get(s.name, s.default), sources.get(s.name, "the default")) for s in SETTINGS}
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _read_file(path: Path | None) -> Mapping[str, str]:
+    if path is None:
+        return {}
+    if not path.is_file():
+        raise SettingError(f"the env file {path} does not exist. Name another with --env-file.")
+    return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+
+
+def _refuse_unknown(layer: Mapping[str, str], source: str) -> None:
+    for name in layer:
+        if name.startswith(_A) and name not in _BY_NAME and name not in _ELSEWHERE and not _internal(name):
+            near = difflib.get_close_matches(name, _BY_NAME, 1)
+            hint = f" Did you mean {near[0]}?" if near else " `aicockpit serve --help` lists the settings."
+            raise SettingError(f"{name} (in {source}) is not a setting.{hint}")
+
+
+def _internal(name: str) -> bool:
+    """Marks that we set on our own children (`AICOCKPIT_MARK_...`) and switches of the tests."""
+    return name.startswith((_A + "MARK", _A + "TEST"))
+
+
+def _parse(setting: Setting, text: str, source: str) -> Any:
+    try:
+        return setting.parse(text.strip())
+    except ValueError as error:
+        shown = "***" if setting.secret else repr(text)
+        raise SettingError(f"{setting.name}={shown} (from {source}): {error}") from error
+
+
+def _check(settings: Settings) -> None:
+    if not settings.auth and not settings.loopback:
+        raise SettingError(
+            f"AICOCKPIT_AUTH=off with AICOCKPIT_HOST={settings.host} would let anyone on the network in. "
+            "Bind to 127.0.0.1, or leave AICOCKPIT_AUTH on."
+        )
+    if settings.gpu_count % settings.replicas and settings.gpu_count:
+        raise SettingError(
+            f"GPU_COUNT={settings.gpu_count} cannot be divided over AICOCKPIT_REPLICAS={settings.replicas}."
+        )
+
+
+def table() -> str:
+    """The settings as a Markdown table, for the README (checked by a test)."""
+    rows = [f"| `{s.name}` | {f'`{s.default}`' if s.default else '(empty)'} | {s.help} |" for s in SETTINGS]
+    return "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])

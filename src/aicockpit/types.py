@@ -1,0 +1,92 @@
+"""Small values that several packages speak. Imports nothing of ours but errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from urllib.parse import unquote, urlsplit
+
+from aicockpit.errors import SettingError
+
+
+class Lane(StrEnum):
+    """Who waits for the answer. A lower `priority` is served earlier by vLLM's scheduler."""
+
+    INTERACTIVE = "interactive"
+    AGENT = "agent"
+    BACKGROUND = "background"
+
+    @property
+    def priority(self) -> int:
+        return _PRIORITY[self]
+
+
+_PRIORITY = {Lane.INTERACTIVE: 0, Lane.AGENT: 10, Lane.BACKGROUND: 20}
+
+
+class EngineState(StrEnum):
+    """States of an engine; `engines/process.py` says what each call means in each of them."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    BACKOFF = "backoff"  # crashed; the next start is scheduled
+    FAILED = "failed"  # gave up, or the start can never work
+    UNREACHABLE = "unreachable"  # an external engine that does not answer
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an engine listens: a Unix socket, or host and port. `key` is sent as its bearer token."""
+
+    host: str = ""
+    port: int = 0
+    uds: str = ""
+    tls: bool = False
+    base: str = ""
+    key: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """`http://host[:port][/base]`, `https://:KEY@host`, `unix:/path/engine.sock`.
+
+        A trailing `/v1` is dropped, since users paste the base URL that SDKs want.
+        Raises SettingError when it is none of these.
+        """
+        if url.startswith("unix:"):
+            return cls(uds=url.removeprefix("unix:").replace("//", "/", 1))
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise SettingError(f"engine URL {url!r} is not a URL: {error}") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SettingError(
+                f"engine URL {url!r} must look like http://host:port, https://host or unix:/path/engine.sock"
+            )
+        tls = parts.scheme == "https"
+        base = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+        key = unquote(parts.password or parts.username or "")
+        return cls(parts.hostname, port or (443 if tls else 80), tls=tls, base=base, key=key)
+
+    @property
+    def url(self) -> str:
+        """The address as text, without its key."""
+        if self.uds:
+            return f"unix:{self.uds}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.base}"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """How to start one supervised engine: what `recipes/command.py` decides and `engines/` runs."""
+
+    name: str
+    model: str
+    served_names: tuple[str, ...]
+    argv: tuple[str, ...]
+    uds: str
+    env: tuple[tuple[str, str], ...] = ()
+    gpus: tuple[str, ...] = ()
