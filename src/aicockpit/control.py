@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from typing import Any
 
 import httpx
 
+from aicockpit.engines.orphans import StateLock
 from aicockpit.errors import AicockpitError
 from aicockpit.settings import Settings
+
+_BASE = "http://aicockpit"
 
 
 class NotRunning(AicockpitError):
@@ -38,13 +44,34 @@ class Control:
             raise AicockpitError(answer.json()["error"]["message"])
         return dict(answer.json())
 
+    def client(self) -> httpx.AsyncClient:
+        """A client of the running server, for `bench`."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self._socket))
+        return httpx.AsyncClient(transport=transport, base_url=_BASE, timeout=600.0)
+
+    def stop_server(self, limit_s: float) -> bool:
+        """Ask the server to stop and wait until it is gone; False when none runs. Raises when it takes too long."""
+        pid = StateLock.holder(self._settings.state_dir)
+        if pid is None:
+            return False
+        os.kill(pid, signal.SIGTERM)
+        end = time.monotonic() + limit_s
+        while StateLock.holder(self._settings.state_dir) == pid:
+            if time.monotonic() > end:
+                raise AicockpitError(
+                    f"the server (pid {pid}) has not stopped within {limit_s:g} s. `aicockpit logs` may say why; "
+                    f"`kill -9 {pid}` ends it, and its engines end with it."
+                )
+            time.sleep(0.1)
+        return True
+
     def _get(self, path: str) -> httpx.Response:
         return self._request("GET", path)
 
     def _request(self, method: str, path: str) -> httpx.Response:
         transport = httpx.HTTPTransport(uds=str(self._socket))
         try:
-            with httpx.Client(transport=transport, base_url="http://aicockpit", timeout=30.0) as client:
+            with httpx.Client(transport=transport, base_url=_BASE, timeout=30.0) as client:
                 return client.request(method, path)
         except httpx.TransportError as error:
             raise NotRunning(

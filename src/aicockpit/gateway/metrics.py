@@ -135,7 +135,8 @@ class EngineCollector(Collector):
         )
         for gpu in self._read_gpus():
             names = (gpu.uuid or str(gpu.index), gpu.name or "unknown")
-            for family, value in ((total, gpu.total), (used, gpu.used), (busy, gpu.utilisation)):
+            share = None if gpu.utilisation is None else gpu.utilisation / 100
+            for family, value in ((total, gpu.total), (used, gpu.used), (busy, share)):
                 if value is not None:
                     family.add_metric(names, value)
         yield from (total, used, busy)

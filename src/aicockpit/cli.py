@@ -1,0 +1,179 @@
+"""The `aicockpit` command: parse, call, print; no logic."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+
+from aicockpit import __version__, console, doctor, log, settings
+from aicockpit.control import Control
+from aicockpit.errors import AicockpitError, SettingError
+from aicockpit.gateway.auth import KeyStore
+from aicockpit.serve import serve
+from aicockpit.settings import Settings
+
+_EPILOG = "Settings come from the environment or from --env-file; the README lists them."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. An expected error is one message on stderr, never a traceback."""
+    arguments = _parser().parse_args(argv)
+    errors = Console(stderr=True, highlight=False)
+    try:
+        loaded = settings.load(arguments.env_file, **_overrides(arguments))
+        log.set_up(loaded.log_level, loaded.access_log)
+        command: Callable[[Settings, argparse.Namespace], int] = arguments.run
+        return command(loaded, arguments)
+    except AicockpitError as error:
+        errors.print(f"aicockpit: {error}", style="red", markup=False, soft_wrap=True)
+        return 2 if isinstance(error, SettingError) else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "aicockpit", description="A code assistant's server on stock vLLM.", epilog=_EPILOG
+    )
+    parser.add_argument("--version", action="version", version=f"aicockpit {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--env-file", type=Path, help="read settings from this file; the environment wins")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[Settings, argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, parents=[common], help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    start = add("serve", _serve, "start the gateway and its engines in the foreground; Ctrl-C stops everything")
+    start.add_argument("--model", help="overrides MODEL_NAME")
+    start.add_argument("--host", help="overrides AICOCKPIT_HOST")
+    start.add_argument("--port", help="overrides AICOCKPIT_PORT")
+    add("status", _status, "show the running server's engines")
+    add("health", _health, "say whether a request can be answered now (exit code 0) and if not why (1)")
+    add("stop", _stop, "stop the running server and its engines, in order")
+    logs = add("logs", _logs, "show the engines' logs")
+    logs.add_argument("engine", nargs="?", help="only this engine")
+    logs.add_argument("-n", "--lines", type=int, default=50, help="lines of each log (50)")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as lines are written")
+    add("doctor", _doctor, "look at this machine: what is there, what is wrong, what to do")
+    _add_keys(add("keys", _keys_list, "make, list and revoke API keys"), common)
+    bench = add("bench", _bench, "measure the running server: time to first token, tokens per second")
+    bench.add_argument("--requests", type=int, default=32, help="requests in all (32)")
+    bench.add_argument("--concurrency", type=int, default=4, help="requests at once (4)")
+    bench.add_argument("--tokens", type=int, default=32, help="tokens per answer (32)")
+    bench.add_argument("--model", help="which model (the first)", dest="bench_model")
+    return parser
+
+
+def _add_keys(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION")
+    create = actions.add_parser("create", parents=[common], help="make a key; it is shown once, only its hash is kept")
+    create.add_argument("name")
+    create.add_argument("--admin", action="store_true", help="may restart and stop engines")
+    create.set_defaults(run=_keys_create)
+    actions.add_parser("list", parents=[common], help="list the keys").set_defaults(run=_keys_list)
+    revoke = actions.add_parser("revoke", parents=[common], help="make a key invalid at once")
+    revoke.add_argument("key", help="its id or name")
+    revoke.set_defaults(run=_keys_revoke)
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
+    named = {"MODEL_NAME": "model", "AICOCKPIT_HOST": "host", "AICOCKPIT_PORT": "port"}
+    return {name: value for name, option in named.items() if (value := getattr(arguments, option, None))}
+
+
+def _serve(loaded: Settings, _: argparse.Namespace) -> int:
+    return uvloop.run(serve(loaded, Console(highlight=False)))
+
+
+def _status(loaded: Settings, _: argparse.Namespace) -> int:
+    control = Control(loaded)
+    ready, reason = control.ready()
+    rows = [
+        (
+            engine["name"],
+            ", ".join(engine["models"]),
+            engine["state"],
+            engine["stage"] if engine["state"] == "starting" else engine["reason"],
+            str(engine["pid"] or "-"),
+            str(engine["restarts"]),
+            str(sum(engine["in_flight"].values())),
+        )
+        for engine in control.engines()
+    ]
+    out = Console(highlight=False)
+    out.print(console.table("", ("engine", "models", "state", "detail", "pid", "restarts", "in work"), rows))
+    out.print("ready" if ready else f"not ready: {reason}")
+    return 0 if ready else 1
+
+
+def _health(loaded: Settings, _: argparse.Namespace) -> int:
+    ready, reason = Control(loaded).ready()
+    print("ready" if ready else f"not ready: {reason}")
+    return 0 if ready else 1
+
+
+def _stop(loaded: Settings, _: argparse.Namespace) -> int:
+    began = time.monotonic()
+    if Control(loaded).stop_server(loaded.stop_wait + 30):
+        print(f"stopped after {time.monotonic() - began:.1f} s; no process is left")
+    else:
+        print("no server runs")
+    return 0
+
+
+def _logs(loaded: Settings, arguments: argparse.Namespace) -> int:
+    from aicockpit.logview import show
+
+    return show(loaded.state_dir / "logs", arguments.engine, arguments.lines, arguments.follow)
+
+
+def _doctor(loaded: Settings, _: argparse.Namespace) -> int:
+    findings = doctor.examine(loaded)
+    rows = [(finding.mark, finding.what, finding.found, finding.fix) for finding in findings]
+    Console(highlight=False).print(console.table("", ("", "what", "found", "what to do"), rows))
+    return doctor.verdict(findings)
+
+
+def _keys_create(loaded: Settings, arguments: argparse.Namespace) -> int:
+    print(KeyStore(loaded.state_dir).create(arguments.name, arguments.admin))
+    print("Shown once: only its hash is kept. A running server accepts it at once.", file=sys.stderr)
+    return 0
+
+
+def _keys_list(loaded: Settings, _: argparse.Namespace) -> int:
+    rows = [
+        (key.id, key.name, "admin" if key.admin else "", time.strftime("%Y-%m-%d %H:%M", time.localtime(key.created)))
+        for key in KeyStore(loaded.state_dir).load().values()
+    ]
+    Console(highlight=False).print(console.table("", ("id", "name", "rights", "made"), rows))
+    return 0
+
+
+def _keys_revoke(loaded: Settings, arguments: argparse.Namespace) -> int:
+    gone = KeyStore(loaded.state_dir).revoke(arguments.key)
+    if not gone:
+        raise AicockpitError(f"no key has the id or name {arguments.key!r}. `aicockpit keys list` shows them.")
+    print("revoked: " + ", ".join(f"{key.id} ({key.name})" for key in gone))
+    return 0
+
+
+def _bench(loaded: Settings, arguments: argparse.Namespace) -> int:
+    from aicockpit.bench import Plan, measure, rows
+
+    plan = Plan(arguments.requests, arguments.concurrency, arguments.tokens, arguments.bench_model)
+    result = asyncio.run(measure(Control(loaded), plan))
+    Console(highlight=False).print(console.table(result.title, ("figure", "p50", "p99"), rows(result)))
+    return 0 if not result.failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

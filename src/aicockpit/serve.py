@@ -1,0 +1,252 @@
+"""`aicockpit serve`: the composition root. Builds every object, walks through a start, waits, walks through a stop.
+
+settings -> lock, orphans -> doors open (/health answers) -> plan -> model files -> engines -> ready -> banner
+signal -> requests in work finish -> engines stop -> lock released
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shlex
+import signal
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+
+from rich.console import Console
+
+from aicockpit import console as screen
+from aicockpit.engines.engine import Engine
+from aicockpit.engines.orphans import StateLock, sweep
+from aicockpit.engines.supervisor import Supervisor
+from aicockpit.errors import EngineStartError
+from aicockpit.gateway.auth import mint
+from aicockpit.gateway.server import Doors, build
+from aicockpit.hardware import detect
+from aicockpit.models.locate import resolve_apart
+from aicockpit.recipes import command, fleet
+from aicockpit.settings import Settings
+from aicockpit.types import EngineSpec, EngineState
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.2
+
+
+@dataclass
+class Controls:
+    """What the gateway sees of the engines, from before there are any. Filled by `serve`."""
+
+    engines: list[Engine] = field(default_factory=list)
+    preparing: str = "starting"
+    supervisor: Supervisor | None = None
+
+    async def restart(self, name: str) -> None:
+        await self._there().restart(name)
+
+    async def stop(self, name: str) -> None:
+        await self._there().stop(name)
+
+    async def start_engine(self, name: str) -> None:
+        await self._there().start_engine(name)
+
+    def log_tail(self, name: str, lines: int) -> list[str]:
+        return self._there().log_tail(name, lines)
+
+    def _there(self) -> Supervisor:
+        if self.supervisor is None:
+            raise KeyError("no engines yet")
+        return self.supervisor
+
+
+async def serve(settings: Settings, console: Console) -> int:
+    """Run until a signal. Returns the exit code; raises AicockpitError when it cannot start."""
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if settings.workspace is not None:
+        logger.warning("AICOCKPIT_WORKSPACE=%s is set; this version does not index it yet", settings.workspace)
+    with StateLock(settings.state_dir):
+        stopping = Stopping(console)
+        async with stopping.listen():
+            return await _serve(settings, console, stopping)
+
+
+async def _serve(settings: Settings, console: Console, stopping: Stopping) -> int:
+    plan = fleet.plan(settings, [str(gpu.index) for gpu in detect.gpus()], detect.cores())
+    controls = Controls()
+    key = _key(settings)
+    gateway = build(settings, controls, dict(plan.aliases), (key,) * bool(key), detect.gpus, detect.used_memory)
+    doors = Doors(gateway, settings.host, settings.port, settings.run_dir / "gateway.sock", settings.stop_wait)
+    await doors.open()
+    stopping.hurried.append(doors.hurry)
+    try:
+        if not await stopping.during(_start(settings, plan, controls, console)):
+            return _INTERRUPTED
+        _banner(console, settings, doors.port, key, controls.engines)
+        await stopping.wait()
+        return 0
+    finally:
+        console.print(_farewell(gateway.inflight), style="dim")
+        await doors.close()
+        if controls.supervisor is not None:
+            await controls.supervisor.close()
+        console.print("Stopped; no process is left.", style="dim")
+
+
+async def _start(settings: Settings, plan: fleet.Plan, controls: Controls, console: Console) -> None:
+    with screen.Steps(console) as steps:
+        ended = await sweep(settings.state_dir)
+        if ended:
+            steps.end("clean up", f"ended {len(ended)} processes that an earlier crash left behind")
+        specs = [spec async for spec in _specs(settings, plan, controls, steps)]
+        supervisor = Supervisor(specs, plan.external, settings, read_free=detect.free_memory)
+        controls.supervisor = supervisor
+        controls.engines[:] = supervisor.engines
+        controls.preparing = ""
+        await supervisor.start()
+        shown = asyncio.create_task(_show(supervisor.engines, steps))
+        try:
+            await supervisor.wait_ready()
+        finally:
+            shown.cancel()
+            _show_once(supervisor.engines, steps)
+
+
+async def _specs(
+    settings: Settings, plan: fleet.Plan, controls: Controls, steps: screen.Steps
+) -> AsyncIterator[EngineSpec]:
+    """Find or fetch each model's files, and the command of each of its engines."""
+    for planned in plan.models:
+        step = f"model {planned.model}"
+
+        def progress(text: str, done: int, total: int, step: str = step) -> None:
+            amount = f" {screen.size(done)} of {screen.size(total)}" if total else ""
+            steps.update(step, text + amount)
+            controls.preparing = f"{step}: {text}{amount}"
+
+        steps.update(step, "looking for its files")
+        files = await resolve_apart(planned.model, settings, progress)
+        steps.end(step, f"{files.source}: {files.path}")
+        for shape in planned.shapes:
+            yield command.build(shape, files.path, planned.name or files.served_name, settings)
+
+
+async def _show(engines: Iterable[Engine], steps: screen.Steps) -> None:
+    while True:
+        _show_once(engines, steps)
+        await asyncio.sleep(_LOOK_S)
+
+
+def _show_once(engines: Iterable[Engine], steps: screen.Steps) -> None:
+    for engine in engines:
+        name = f"engine {engine.name}"
+        if engine.ready:
+            steps.end(name, f"ready, pid {engine.pid}" if engine.pid else f"ready at {engine.address.url}")
+        elif engine.state in (EngineState.FAILED, EngineState.UNREACHABLE):
+            steps.end(name, engine.reason, good=False)
+        else:
+            steps.update(name, engine.stage or engine.reason or engine.state.value)
+
+
+_INTERRUPTED = 130
+
+
+class Stopping:
+    """SIGINT and SIGTERM: the first asks for an orderly stop, the second hurries it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._asked = asyncio.Event()
+        self.hurried: list[object] = []
+
+    @contextlib.asynccontextmanager
+    async def listen(self) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signal)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _signal(self) -> None:
+        if self._asked.is_set():
+            for hurry in self.hurried:
+                hurry()  # type: ignore[operator]
+        self._asked.set()
+
+    async def wait(self) -> None:
+        await self._asked.wait()
+
+    async def during(self, work: object) -> bool:
+        """Run `work`; False when a signal came first, and the work was cancelled."""
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        asked = asyncio.create_task(self._asked.wait())
+        try:
+            await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return True
+            return False
+        finally:
+            asked.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+def _key(settings: Settings) -> str:
+    """The key that the banner shows: the fixed one, a new one for this run, or none when none is asked for."""
+    if not settings.auth:
+        return ""
+    return settings.api_key or mint("start-up", admin=True)[0]
+
+
+def _banner(console: Console, settings: Settings, port: int, key: str, engines: list[Engine]) -> None:
+    host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"
+    base = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    models = list(dict.fromkeys(engine.served_names[0] for engine in engines if engine.ready and engine.served_names))
+    print_line = lambda text: console.print(text, soft_wrap=True, highlight=False, markup=False)  # noqa: E731
+    print_line("\nAiCockpit is ready.")
+    print_line(f"  URL    {base}")
+    if not key:
+        print_line("  Key    none is asked for (AICOCKPIT_AUTH=off)")
+    elif settings.api_key:
+        print_line("  Key    the one in AICOCKPIT_API_KEY")
+    else:
+        print_line(f"  Key    {key}")
+        print_line(
+            "         shown once, valid until this server stops; `aicockpit keys create NAME` makes one that stays"
+        )
+    for model in models:
+        print_line(f"  Model  {model}")
+    print_line(f"  State  {settings.state_dir}")
+    if models:
+        print_line("\nTry it:\n\n  " + curl_line(base, key, models[0], bool(settings.api_key)) + "\n")
+    print_line("Ctrl-C stops everything.")
+
+
+def curl_line(base: str, key: str, model: str, from_env: bool) -> str:
+    """One command that works as pasted. A fixed key is a secret of the user's: it is not printed."""
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "What is the capital of France?"}]})
+    words = ["curl", f"{base}/chat/completions", "-H", "Content-Type: application/json"]
+    line = shlex.join(words)
+    if key:
+        line += (
+            ' -H "Authorization: Bearer $AICOCKPIT_API_KEY"'
+            if from_env
+            else f" -H {shlex.quote(f'Authorization: Bearer {key}')}"
+        )
+    return f"{line} -d {shlex.quote(body)}"
+
+
+def _farewell(inflight: int) -> str:
+    if inflight:
+        return f"Stopping: {inflight} requests in work may finish first (Ctrl-C again: at once)."
+    return "Stopping."
+
+
+__all__ = ["EngineStartError", "serve"]
