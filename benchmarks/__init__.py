@@ -1,0 +1,1 @@
+"""Side-by-side measurement of gateways; start with `python benchmarks/gateway.py --help`."""
