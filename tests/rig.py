@@ -49,8 +49,12 @@ class Rig:
     gateway: Gateway
     client: httpx.AsyncClient
     fleet: Fleet
-    port: int
+    doors: Doors
     control: Path
+
+    @property
+    def port(self) -> int:
+        return self.doors.port
 
     @property
     def engines(self) -> list[Engine]:
@@ -100,7 +104,7 @@ async def running(
     base = f"http://127.0.0.1:{doors.port}"
     try:
         async with httpx.AsyncClient(base_url=base, headers=headers, timeout=30, trust_env=False) as client:
-            yield Rig(gateway, client, fleet, doors.port, control)
+            yield Rig(gateway, client, fleet, doors, control)
     finally:
         for engine in fleet.engines:
             engine.upstream.close()

@@ -368,3 +368,27 @@ async def _leave_many(rig: Rig, count: int) -> None:
 
     for _ in range(count // 50):
         await asyncio.gather(*(one() for _ in range(50)))
+
+
+async def test_a_stop_lets_answers_finish_and_tells_the_rest(tmp_path: Path) -> None:
+    with start_fake(tmp_path, "--fake-token-delay", "0.05") as fake:
+        async with running(tmp_path, engine_of(fake)) as rig:
+            short = asyncio.create_task(rig.chat(stream=True, max_tokens=4))
+            long = asyncio.create_task(rig.chat(stream=True, max_tokens=4000))
+            silent = asyncio.create_task(rig.chat(max_tokens=4000))
+            await asyncio.to_thread(fake.wait_state, active=3)
+            await rig.doors.close()
+            answers = await asyncio.gather(short, long, silent)
+            await aborted(fake, 2)
+    assert events(answers[0].text)[-1] == "[DONE]"
+    assert events(answers[1].text)[-1]["error"]["code"] == "stopping"
+    assert (answers[2].status_code, answers[2].json()["error"]["code"]) == (503, "stopping")
+
+
+async def test_a_defect_of_ours_keeps_the_envelope(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(tmp_path, engine_of("http://127.0.0.1:9")) as rig:
+        rig.gateway.directory.engines = None  # type: ignore[assignment]
+        answer = await rig.chat()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+        assert rig.gateway.inflight == 0
+    assert "Traceback" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ TEXT = b'data: {"choices":[{"delta":{"content":"hi"}}],"error":null}\n\n'
 
 def cut(raw: bytes, places: list[int]) -> list[bytes]:
     edges = sorted({0, len(raw), *(place % (len(raw) + 1) for place in places)})
-    return [raw[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [raw[start:end] for start, end in pairwise(edges)]
 
 
 def watch(pieces: list[bytes]) -> StreamWatch:

@@ -17,6 +17,7 @@ AicockpitError                what happened, why, and what to do, in one message
     ├── UnsupportedEncoding   415
     ├── Overloaded            429
     ├── Superseded            499  (not 409: SDKs retry a 409, which would cancel the newer request in turn)
+    ├── InternalError         500  (a defect of ours; the log has the traceback)
     ├── BadGateway            502
     ├── NotReady              503
     └── GatewayTimeout        504
@@ -129,6 +130,10 @@ class Overloaded(ApiError):
 
 class Superseded(ApiError):
     status, type, code = 499, "invalid_request_error", "superseded"
+
+
+class InternalError(ApiError):
+    pass
 
 
 class BadGateway(ApiError):

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from itertools import count
 from typing import Any
 
-from aicockpit.errors import ApiError, MethodNotAllowed, NotFound, Overloaded, TooLarge
+from aicockpit.errors import ApiError, InternalError, MethodNotAllowed, NotFound, NotReady, Overloaded, TooLarge
 from aicockpit.gateway import envelope, openai
 from aicockpit.gateway.auth import CONTROL, Caller, Gate
 from aicockpit.gateway.directory import Directory
@@ -65,6 +65,7 @@ class Gateway:
         self.admin, self.realtime = admin, realtime
         self.max_body, self.max_inflight = max_body, max_inflight
         self.slots = Slots()
+        self._active: set[Cancellable] = set()
         self.inflight = 0
         self._access = access.isEnabledFor(logging.INFO)
         self._ids = count(1)
@@ -81,11 +82,17 @@ class Gateway:
         scope[CONTROL_MARK] = True
         await self(scope, receive, send)
 
+    def cancel_all(self) -> None:
+        """The server stops and can wait no longer: tell every client."""
+        for request in list(self._active):
+            request.cancel(NotReady("the server is stopping", code="stopping", headers=((b"retry-after", b"10"),)))
+
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         request_id = self._request_id(headers)
         REQUEST_ID.set(request_id)
         self.inflight += 1
+        exchange: Exchange | None = None
         try:
             path: str = openai.PREFIXED.get(scope["path"]) or scope["path"]
             caller = self._caller(scope, path, headers)
@@ -101,6 +108,13 @@ class Gateway:
             await respond(send, error, request_id)
         except ClientLeft:
             return
+        except Exception:  # the ASGI edge: a defect of ours must not look like the engine's, nor break the envelope
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            error = InternalError("the gateway failed on this request; its log says where")
+            if exchange is not None:
+                await _tell(exchange, error, send)
+            else:
+                await respond(send, error, request_id)
         finally:
             self.inflight -= 1
 
@@ -135,6 +149,7 @@ class Gateway:
         task = asyncio.current_task()
         assert task is not None
         request = Cancellable(task)
+        self._active.add(request)
         if slot:
             self.slots.take(exchange.key_id, slot, request)
         done = False
@@ -157,14 +172,16 @@ class Gateway:
             if request.reason is not None:
                 done = True
                 task.uncancel()
-                self.metrics.cancelled.labels("superseded").inc()
-                await self._superseded(exchange, request, send)
+                code = request.reason.status
+                self.metrics.cancelled.labels(request.reason.code).inc()
+                await _tell(exchange, request.reason, send)
             elif watcher.done():
                 self.metrics.cancelled.labels("client_left").inc()
             else:
                 raise
         finally:
             done = True
+            self._active.discard(request)
             if not watcher.done():
                 watcher.cancel()
             if slot:
@@ -172,13 +189,6 @@ class Gateway:
             self.metrics.answered(exchange.route, exchange.model, exchange.lane, code)
             if self._access:
                 self._log(exchange, code)
-
-    async def _superseded(self, exchange: Exchange, request: Cancellable, send: Send) -> None:
-        assert request.reason is not None
-        if exchange.started:
-            await break_off(exchange, request.reason, send, None)
-        else:
-            await respond(send, request.reason, exchange.request_id)
 
     def _log(self, exchange: Exchange, code: int) -> None:
         engine = exchange.engines[0].name if len(exchange.engines) == 1 else "-"
@@ -226,6 +236,14 @@ class Gateway:
         if given is not None and _REQUEST_ID.fullmatch(given):
             return given.decode("ascii")
         return f"req-{self._id_head}{next(self._ids):06x}"
+
+
+async def _tell(exchange: Exchange, error: ApiError, send: Send) -> None:
+    """Answer a cancelled request: whole when nothing was sent yet, else as the last event of its stream."""
+    if exchange.started:
+        await break_off(exchange, error, send, None)
+    else:
+        await respond(send, error, exchange.request_id)
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:

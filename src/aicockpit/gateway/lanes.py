@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from aicockpit.errors import BadRequest, Overloaded, Superseded
+from aicockpit.errors import ApiError, BadRequest, Overloaded, Superseded
 from aicockpit.types import Lane
 
 MAX_SLOT = 128
@@ -75,17 +75,17 @@ class WaitingRoom:
 
 
 class Cancellable:
-    """A request's task and why it was cancelled; the client leaving has no reason."""
+    """A request's task, and what its client is told if it is cancelled; one that leaves is told nothing."""
 
     __slots__ = ("reason", "task")
 
     def __init__(self, task: asyncio.Task[object]) -> None:
         self.task = task
-        self.reason: Superseded | None = None
+        self.reason: ApiError | None = None
 
-    def supersede(self) -> None:
+    def cancel(self, reason: ApiError) -> None:
         if self.reason is None and not self.task.done():
-            self.reason = Superseded("a newer request in the same X-AiCockpit-Slot took its place")
+            self.reason = reason
             self.task.cancel()
 
 
@@ -102,7 +102,7 @@ class Slots:
         older = self._busy.get((key_id, slot))
         self._busy[key_id, slot] = request
         if older is not None:
-            older.supersede()
+            older.cancel(Superseded("a newer request in the same X-AiCockpit-Slot took its place"))
 
     def leave(self, key_id: str, slot: bytes, request: Cancellable) -> None:
         if self._busy.get((key_id, slot)) is request:

@@ -25,6 +25,7 @@ from aicockpit.settings import Settings
 # Longer than the pools of common clients keep an idle connection, so that they close first.
 _KEEP_ALIVE_S = 75
 _REALTIME_FIRST_S = 30.0
+_LOOK_S = 0.02
 
 
 def build(
@@ -66,7 +67,8 @@ class Doors:
 
     def __init__(self, gateway: Gateway, host: str, port: int, control: Path, drain_s: float) -> None:
         self._host, self._port, self._control, self._drain_s = host, port, control, drain_s
-        self._servers = [self._server(gateway, settings_ws=True), self._server(gateway.control, settings_ws=False)]
+        self._gateway, self._hurried = gateway, False
+        self._servers = [self._server(gateway, websockets=True), self._server(gateway.control, websockets=False)]
         self._tasks: list[asyncio.Task[None]] = []
         self.port = port
 
@@ -80,30 +82,36 @@ class Doors:
             await asyncio.sleep(0.01)
 
     async def close(self) -> None:
+        """Take no new connection, let requests in work finish within the limit, tell the rest, and close."""
         for server in self._servers:
             server.should_exit = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_s):
+                while self._gateway.inflight and not self._hurried:
+                    await asyncio.sleep(_LOOK_S)
+        self._gateway.cancel_all()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._control.unlink(missing_ok=True)
 
     def hurry(self) -> None:
         """Do not wait for requests in work."""
-        for server in self._servers:
-            server.force_exit = True
+        self._hurried = True
+        self._gateway.cancel_all()
 
-    def _server(self, app: App, settings_ws: bool) -> _Server:
+    def _server(self, app: App, websockets: bool) -> _Server:
         config = uvicorn.Config(
             app,
             interface="asgi3",
             loop="none",
             http="httptools",
-            ws="websockets-sansio" if settings_ws else "none",
+            ws="websockets-sansio" if websockets else "none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=max(1, round(self._drain_s)),
+            timeout_graceful_shutdown=round(self._drain_s) + 2,
         )
         return _Server(config)
 
