@@ -24,7 +24,7 @@ def test_defaults_are_safe() -> None:
 def test_the_command_line_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "env"
     file.write_text("MODEL_NAME=file\nGPU_COUNT=2\nAICOCKPIT_PORT=1\nPREC='int4' # comment\n")
-    made = load(file, {"MODEL_NAME": "environment", "AICOCKPIT_PORT": "2"}, AICOCKPIT_PORT="3")
+    made = load(file, {"MODEL_NAME": "environment", "AICOCKPIT_PORT": "2"}, {"AICOCKPIT_PORT": "3"})
     assert (made.model_name, made.gpu_count, made.port, made.prec) == ("environment", 2, 3, "int4")
 
 

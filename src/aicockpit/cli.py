@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     errors = Console(stderr=True, highlight=False)
     try:
-        loaded = settings.load(arguments.env_file, **_overrides(arguments))
+        loaded = settings.load(arguments.env_file, overrides=_overrides(arguments))
         log.set_up(loaded.log_level, loaded.access_log)
         command: Callable[[Settings, argparse.Namespace], int] = arguments.run
         return command(loaded, arguments)

@@ -21,5 +21,5 @@ def set_up(level: str, access_log: bool) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("aicockpit.access").setLevel("INFO" if access_log else "WARNING")
-    for noisy in ("httpx", "httpcore", "websockets", "uvicorn.access", "filelock", "urllib3", "python_multipart"):
+    for noisy in ("httpx", "httpcore", "websockets", "uvicorn.error", "filelock", "urllib3", "python_multipart"):
         logging.getLogger(noisy).setLevel("WARNING")

@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import shlex
 import signal
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from rich.console import Console
 
@@ -21,7 +23,6 @@ from aicockpit import console as screen
 from aicockpit.engines.engine import Engine
 from aicockpit.engines.orphans import StateLock, sweep
 from aicockpit.engines.supervisor import Supervisor
-from aicockpit.errors import EngineStartError
 from aicockpit.gateway.auth import mint
 from aicockpit.gateway.server import Doors, build
 from aicockpit.hardware import detect
@@ -33,6 +34,8 @@ from aicockpit.types import EngineSpec, EngineState
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.2
+# What a shell reports for a command that Ctrl-C ended.
+_INTERRUPTED = 130
 
 
 @dataclass
@@ -65,6 +68,7 @@ async def serve(settings: Settings, console: Console) -> int:
     """Run until a signal. Returns the exit code; raises AicockpitError when it cannot start."""
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.run_dir.chmod(0o700)
     if settings.workspace is not None:
         logger.warning("AICOCKPIT_WORKSPACE=%s is set; this version does not index it yet", settings.workspace)
     with StateLock(settings.state_dir):
@@ -74,10 +78,11 @@ async def serve(settings: Settings, console: Console) -> int:
 
 
 async def _serve(settings: Settings, console: Console, stopping: Stopping) -> int:
-    plan = fleet.plan(settings, [str(gpu.index) for gpu in detect.gpus()], detect.cores())
+    machine = detect.snapshot()
+    plan = fleet.plan(settings, detect.usable_gpus(machine, settings.cuda_visible), sorted(os.sched_getaffinity(0)))
     controls = Controls()
     key = _key(settings)
-    gateway = build(settings, controls, dict(plan.aliases), (key,) * bool(key), detect.gpus, detect.used_memory)
+    gateway = build(settings, controls, dict(plan.aliases), (key,) * bool(key), _gpus, _used_memory)
     doors = Doors(gateway, settings.host, settings.port, settings.run_dir / "gateway.sock", settings.stop_wait)
     await doors.open()
     stopping.hurried.append(doors.hurry)
@@ -101,7 +106,7 @@ async def _start(settings: Settings, plan: fleet.Plan, controls: Controls, conso
         if ended:
             steps.end("clean up", f"ended {len(ended)} processes that an earlier crash left behind")
         specs = [spec async for spec in _specs(settings, plan, controls, steps)]
-        supervisor = Supervisor(specs, plan.external, settings, read_free=detect.free_memory)
+        supervisor = Supervisor(specs, plan.external, settings, read_free=_free_memory)
         controls.supervisor = supervisor
         controls.engines[:] = supervisor.engines
         controls.preparing = ""
@@ -121,13 +126,13 @@ async def _specs(
     for planned in plan.models:
         step = f"model {planned.model}"
 
-        def progress(text: str, done: int, total: int, step: str = step) -> None:
+        def show(step: str, text: str, done: int, total: int) -> None:
             amount = f" {screen.size(done)} of {screen.size(total)}" if total else ""
             steps.update(step, text + amount)
             controls.preparing = f"{step}: {text}{amount}"
 
-        steps.update(step, "looking for its files")
-        files = await resolve_apart(planned.model, settings, progress)
+        show(step, "looking for its files", 0, 0)
+        files = await resolve_apart(planned.model, settings, partial(show, step))
         steps.end(step, f"{files.source}: {files.path}")
         for shape in planned.shapes:
             yield command.build(shape, files.path, planned.name or files.served_name, settings)
@@ -150,7 +155,20 @@ def _show_once(engines: Iterable[Engine], steps: screen.Steps) -> None:
             steps.update(name, engine.stage or engine.reason or engine.state.value)
 
 
-_INTERRUPTED = 130
+def _gpus() -> Sequence[detect.Gpu]:
+    return detect.snapshot().gpus
+
+
+def _used_memory() -> float | None:
+    machine = detect.snapshot()
+    if not machine.memory_total or machine.memory_available is None:
+        return None
+    return 1 - machine.memory_available / machine.memory_total
+
+
+def _free_memory(gpu: str) -> int | None:
+    found = [one for one in detect.snapshot().gpus if gpu in (str(one.index), one.uuid)]
+    return found[0].free if found else None
 
 
 class Stopping:
@@ -159,7 +177,7 @@ class Stopping:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._asked = asyncio.Event()
-        self.hurried: list[object] = []
+        self.hurried: list[Callable[[], None]] = []
 
     @contextlib.asynccontextmanager
     async def listen(self) -> AsyncIterator[None]:
@@ -175,15 +193,15 @@ class Stopping:
     def _signal(self) -> None:
         if self._asked.is_set():
             for hurry in self.hurried:
-                hurry()  # type: ignore[operator]
+                hurry()
         self._asked.set()
 
     async def wait(self) -> None:
         await self._asked.wait()
 
-    async def during(self, work: object) -> bool:
+    async def during(self, work: Coroutine[None, None, None]) -> bool:
         """Run `work`; False when a signal came first, and the work was cancelled."""
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        task = asyncio.create_task(work)
         asked = asyncio.create_task(self._asked.wait())
         try:
             await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
@@ -209,7 +227,10 @@ def _banner(console: Console, settings: Settings, port: int, key: str, engines: 
     host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     models = list(dict.fromkeys(engine.served_names[0] for engine in engines if engine.ready and engine.served_names))
-    print_line = lambda text: console.print(text, soft_wrap=True, highlight=False, markup=False)  # noqa: E731
+
+    def print_line(text: str) -> None:
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
     print_line("\nAiCockpit is ready.")
     print_line(f"  URL    {base}")
     if not key:
@@ -231,7 +252,8 @@ def _banner(console: Console, settings: Settings, port: int, key: str, engines: 
 
 def curl_line(base: str, key: str, model: str, from_env: bool) -> str:
     """One command that works as pasted. A fixed key is a secret of the user's: it is not printed."""
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "What is the capital of France?"}]})
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    body = json.dumps({"model": model, "messages": question, "temperature": 0})
     words = ["curl", f"{base}/chat/completions", "-H", "Content-Type: application/json"]
     line = shlex.join(words)
     if key:
@@ -247,6 +269,3 @@ def _farewell(inflight: int) -> str:
     if inflight:
         return f"Stopping: {inflight} requests in work may finish first (Ctrl-C again: at once)."
     return "Stopping."
-
-
-__all__ = ["EngineStartError", "serve"]

@@ -106,6 +106,10 @@ def _aliases(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((alias.strip(), model.strip()) for alias, _, model in pairs)
 
 
+def _optional(text: str) -> str | None:
+    return text or None
+
+
 def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
@@ -131,6 +135,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Precision of the weights, as the preset names it; vLLM reads it from the checkpoint.",
     ),
     Setting("HF_TOKEN", str, "", "Hugging Face token, for gated models. Never logged.", secret=True),
+    Setting(
+        "CUDA_VISIBLE_DEVICES",
+        _optional,
+        "",
+        "CUDA's own variable: the GPUs that may be used.",
+        attribute="cuda_visible",
+    ),
     Setting(_A + "HOST", str, "127.0.0.1", "Address to listen on."),
     Setting(_A + "PORT", _port, "8000", "Port to listen on."),
     Setting(
@@ -210,6 +221,7 @@ class Settings:
     gpu_count: int
     prec: str
     hf_token: str = field(repr=False)
+    cuda_visible: str | None
     host: str
     port: int
     api_key: str = field(repr=False)

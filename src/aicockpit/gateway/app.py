@@ -110,11 +110,11 @@ class Gateway:
             return
         except Exception:  # the ASGI edge: a defect of ours must not look like the engine's, nor break the envelope
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            error = InternalError("the gateway failed on this request; its log says where")
+            defect = InternalError("the gateway failed on this request; its log says where")
             if exchange is not None:
-                await _tell(exchange, error, send)
+                await _tell(exchange, defect, send)
             else:
-                await respond(send, error, request_id)
+                await respond(send, defect, request_id)
         finally:
             self.inflight -= 1
 
