@@ -12,9 +12,8 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import unquote
 
-from fake_engine import BUSY, Job, Json, Plain, Refused
-
 from fake_client import Switches
+from fake_engine import BUSY, Job, Json, Plain, Refused
 from fake_http import ENGINE_DEAD, Exchange, Over, Wire, forever
 
 MANAGEMENT = (

@@ -56,9 +56,8 @@ from dataclasses import fields
 from typing import NoReturn
 
 from fake_api import Api, flood
-from fake_engine import Core, human
-
 from fake_client import EXIT_TEXTS, Switches, exit_log, start_log
+from fake_engine import Core, human
 from fake_http import Connection, Wire
 
 WORDS = (

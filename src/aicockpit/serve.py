@@ -27,7 +27,7 @@ from aicockpit.gateway.auth import mint
 from aicockpit.gateway.server import Doors, build
 from aicockpit.hardware import detect
 from aicockpit.models.locate import resolve_apart
-from aicockpit.recipes import command, fleet
+from aicockpit.recipes import command, flags, fleet
 from aicockpit.settings import Settings
 from aicockpit.types import EngineSpec, EngineState
 
@@ -78,6 +78,7 @@ async def serve(settings: Settings, console: Console) -> int:
 
 
 async def _serve(settings: Settings, console: Console, stopping: Stopping) -> int:
+    flags.refuse_variables(os.environ, "the environment")
     machine = detect.snapshot()
     plan = fleet.plan(settings, detect.usable_gpus(machine, settings.cuda_visible), sorted(os.sched_getaffinity(0)))
     controls = Controls()

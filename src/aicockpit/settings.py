@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dotenv import dotenv_values
@@ -272,7 +273,11 @@ class Settings:
             return False
 
 
-def load(env_file: Path | None = None, environ: Mapping[str, str] | None = None, **overrides: str) -> Settings:
+def load(
+    env_file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] = MappingProxyType({}),
+) -> Settings:
     """Build the settings. `overrides` are command-line options by setting name. Raises SettingError."""
     environ = os.environ if environ is None else environ
     texts: dict[str, str] = {}

@@ -1,0 +1,1 @@
+"""Model files on disk: find them, fetch them, or make them from what a package carries."""

