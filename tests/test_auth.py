@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from aicockpit.errors import SettingError, Unauthorized
+from aicockpit.errors import Forbidden, SettingError, Unauthorized
 from aicockpit.gateway.auth import ANYONE, Gate, KeyStore
 
 
@@ -44,5 +45,25 @@ def test_odd_keys_are_refused(tmp_path: Path, key: str) -> None:
     assert gate.check(bearer("fixed")).admin
 
 
-def test_open_to_all(tmp_path: Path) -> None:
-    assert Gate(KeyStore(tmp_path), open_to_all=True).check({}) is ANYONE
+def test_open_to_all_programs_but_to_no_web_page(tmp_path: Path) -> None:
+    gate = Gate(KeyStore(tmp_path), open_to_all=True)
+    for good in ({}, {b"host": b"localhost:8000"}, {b"host": b"[::1]:8000", b"origin": b"http://127.0.0.1:3000"}):
+        assert gate.check(good) is ANYONE
+    for bad in ({b"origin": b"https://evil.example"}, {b"host": b"evil.example:8000"}, {b"origin": b"null"}):
+        with pytest.raises(Forbidden, match="programs only"):
+            gate.check(bad)
+
+
+def test_a_store_that_gets_damaged_keeps_the_keys_known_before(tmp_path: Path) -> None:
+    store = KeyStore(tmp_path)
+    key = store.create("laptop")
+    gate = Gate(store)
+    store.path.write_text("{")
+    assert gate.check(bearer(key)).id
+
+
+def test_two_commands_at_once_lose_no_key(tmp_path: Path) -> None:
+    store = KeyStore(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: store.create(f"key {number}"), range(40)))
+    assert len(store.load()) == 40

@@ -83,7 +83,7 @@ async def _serve(settings: Settings, console: Console, stopping: Stopping) -> in
     plan = fleet.plan(settings, detect.usable_gpus(machine, settings.cuda_visible), sorted(os.sched_getaffinity(0)))
     controls = Controls()
     key = _key(settings)
-    gateway = build(settings, controls, dict(plan.aliases), (key,) * bool(key), _gpus, _used_memory)
+    gateway = build(settings, controls, dict(plan.aliases), (key,) * bool(key), _gpus, detect.used_memory)
     doors = Doors(gateway, settings.host, settings.port, settings.run_dir / "gateway.sock", settings.stop_wait)
     await doors.open()
     stopping.hurried.append(doors.hurry)
@@ -158,13 +158,6 @@ def _show_once(engines: Iterable[Engine], steps: screen.Steps) -> None:
 
 def _gpus() -> Sequence[detect.Gpu]:
     return detect.snapshot().gpus
-
-
-def _used_memory() -> float | None:
-    machine = detect.snapshot()
-    if not machine.memory_total or machine.memory_available is None:
-        return None
-    return 1 - machine.memory_available / machine.memory_total
 
 
 def _free_memory(gpu: str) -> int | None:

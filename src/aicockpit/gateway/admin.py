@@ -63,7 +63,8 @@ def build(
     @app.get("/metrics")
     async def show_metrics() -> Response:
         await asyncio.gather(*(_read_tokens(engine, collector) for engine in controls.engines if engine.ready))
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        page = await asyncio.to_thread(generate_latest, metrics.registry)  # NVML may take its time
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> Response:

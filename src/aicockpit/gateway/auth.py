@@ -5,17 +5,25 @@ A key reads `aick_<id>_<secret>`. The id finds the record, the hash is compared 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import hmac
+import ipaddress
 import json
+import logging
 import os
 import secrets
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from aicockpit.errors import SettingError, Unauthorized
+from aicockpit.errors import Forbidden, SettingError, Unauthorized
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = "aick_"
 
@@ -76,19 +84,28 @@ class KeyStore:
     def create(self, name: str, admin: bool = False) -> str:
         """Store a new key's hash and return the key, which cannot be shown again."""
         text, key = mint(name, admin)
-        self._save({**self.load(), key.id: key})
+        with self._locked():
+            self._save({**self.load(), key.id: key})
         return text
 
     def revoke(self, id_or_name: str) -> list[Key]:
         """Remove every key with that id or name; returns them."""
-        keys = self.load()
-        gone = [key for key in keys.values() if id_or_name in (key.id, key.name)]
-        if gone:
-            self._save({key_id: key for key_id, key in keys.items() if key not in gone})
+        with self._locked():
+            keys = self.load()
+            gone = [key for key in keys.values() if id_or_name in (key.id, key.name)]
+            if gone:
+                self._save({key_id: key for key_id, key in keys.items() if key not in gone})
         return gone
 
-    def _save(self, keys: dict[str, Key]) -> None:
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer at a time: two commands at once must not lose a key."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.path.parent / "keys.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _save(self, keys: dict[str, Key]) -> None:
         handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".keys-")
         with os.fdopen(handle, "w") as file:
             json.dump([asdict(key) for key in keys.values()], file, indent=1)
@@ -107,8 +124,12 @@ class Gate:
         self._look = 0.0
 
     def check(self, headers: dict[bytes, bytes]) -> Caller:
-        """Raises Unauthorized. Accepts `Authorization: Bearer KEY` and Anthropic's `x-api-key: KEY`."""
+        """Accepts `Authorization: Bearer KEY` and Anthropic's `x-api-key: KEY`. Raises Unauthorized.
+
+        Open to all means all programs of this machine, not the web pages it shows: raises Forbidden for those.
+        """
         if self._open:
+            _refuse_web_pages(headers)
             return ANYONE
         text = _presented(headers)
         if not text:
@@ -139,7 +160,10 @@ class Gate:
         stamp = self._mtime()
         if stamp != self._stamp:
             self._stamp = stamp
-            self._keys = self._store.load()
+            try:
+                self._keys = self._store.load()
+            except SettingError as error:
+                logger.error("%s The keys known before stay valid.", error)
 
     def _mtime(self) -> tuple[int, int]:
         try:
@@ -147,6 +171,26 @@ class Gate:
         except FileNotFoundError:
             return 0, 0
         return stat.st_mtime_ns, stat.st_ino
+
+
+def _refuse_web_pages(headers: dict[bytes, bytes]) -> None:
+    """A page of another site has its own `Origin`, or reaches us under its own name (DNS rebinding)."""
+    for name in (b"origin", b"host"):
+        value = headers.get(name, b"").decode("latin-1")
+        if value and not _is_loopback(value if name == b"origin" else f"http://{value}"):
+            raise Forbidden(
+                f"AICOCKPIT_AUTH=off serves this machine's programs only, and {name.decode()} is {value[:100]!r}; "
+                "use keys instead",
+                code="foreign_origin",
+            )
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _presented(headers: dict[bytes, bytes]) -> str:

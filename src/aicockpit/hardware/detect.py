@@ -53,6 +53,15 @@ def snapshot() -> Snapshot:
     return Snapshot(gpus, note, total, available, _cpus())
 
 
+def used_memory() -> float | None:
+    """Share of the machine's memory in use, 0 to 1."""
+    try:
+        memory = psutil.virtual_memory()
+        return 1 - float(memory.available) / float(memory.total)
+    except (OSError, RuntimeError, ValueError, ZeroDivisionError):
+        return None
+
+
 def _cpus() -> int | None:
     """Cores that this process may use."""
     try:
