@@ -78,9 +78,11 @@ async def serve(settings: Settings, console: Console) -> int:
 
 
 async def _serve(settings: Settings, console: Console, stopping: Stopping) -> int:
-    flags.refuse_variables(os.environ, "the environment")
+    _check_early(settings)
     machine = detect.snapshot()
     plan = fleet.plan(settings, detect.usable_gpus(machine, settings.cuda_visible), sorted(os.sched_getaffinity(0)))
+    if plan.models:
+        command.command(settings)  # is there a vLLM at all?
     controls = Controls()
     key = _key(settings)
     gateway = build(settings, controls, dict(plan.aliases), (key,) * bool(key), _gpus, detect.used_memory)
@@ -99,6 +101,12 @@ async def _serve(settings: Settings, console: Console, stopping: Stopping) -> in
         if controls.supervisor is not None:
             await controls.supervisor.close()
         console.print("Stopped; no process is left.", style="dim")
+
+
+def _check_early(settings: Settings) -> None:
+    """What can be known to be wrong before a model is fetched, which may take hours. Raises SettingError."""
+    flags.refuse_variables(os.environ, "the environment")
+    flags.refuse(settings.engine_args, "AICOCKPIT_ENGINE_ARGS")
 
 
 async def _start(settings: Settings, plan: fleet.Plan, controls: Controls, console: Console) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -17,6 +18,7 @@ from aicockpit.engines.engine import Engine
 from aicockpit.errors import (
     ApiError,
     ConnectFailed,
+    EngineStartError,
     Forbidden,
     MethodNotAllowed,
     NotFound,
@@ -27,21 +29,23 @@ from aicockpit.gateway import envelope
 from aicockpit.gateway.directory import Directory, model_card, model_list
 from aicockpit.gateway.metrics import EngineCollector, Metrics, engine_counter
 
+logger = logging.getLogger(__name__)
+
 _TAIL = 200
 _SCRAPE_WAIT_S = 1.0
 _MEMORY_LIMIT = 0.95
 
 
 class Controls(Protocol):
-    """What the supervisor lets an operator do. Each raises KeyError for an unknown engine."""
+    """What the supervisor lets an operator do; starting raises EngineStartError when it fails."""
 
     @property
     def engines(self) -> Sequence[Engine]: ...
     @property
     def preparing(self) -> str: ...
-    async def restart(self, name: str) -> None: ...
-    async def stop(self, name: str) -> None: ...
-    async def start_engine(self, name: str) -> None: ...
+    def restart(self, name: str) -> Coroutine[None, None, None]: ...
+    def stop(self, name: str) -> Coroutine[None, None, None]: ...
+    def start_engine(self, name: str) -> Coroutine[None, None, None]: ...
     def log_tail(self, name: str, lines: int) -> list[str]: ...
 
 
@@ -120,6 +124,8 @@ def _add_models(app: FastAPI, directory: Directory, created: int) -> None:
 
 
 def _add_engines(app: FastAPI, controls: Controls) -> None:
+    running: set[asyncio.Task[None]] = set()
+
     def find(name: str) -> Engine:
         for engine in controls.engines:
             if engine.name == name:
@@ -143,20 +149,34 @@ def _add_engines(app: FastAPI, controls: Controls) -> None:
         tail = controls.log_tail(find(name).name, max(0, min(lines, _TAIL)))
         return {**_status(find(name)), "log_tail": tail}
 
+    async def begin(
+        request: Request, name: str, action: Callable[[str], Coroutine[None, None, None]]
+    ) -> dict[str, Any]:
+        """Loading takes minutes: the answer is the state now, and `GET` tells how it goes on."""
+        task = asyncio.create_task(_reported(action(supervised(request, name)), name))
+        running.add(task)
+        task.add_done_callback(running.discard)
+        await asyncio.sleep(0)
+        return _status(find(name))
+
     @app.post("/api/engines/{name}/restart", status_code=202)
     async def restart(request: Request, name: str) -> dict[str, Any]:
-        await controls.restart(supervised(request, name))
-        return _status(find(name))
+        return await begin(request, name, controls.restart)
 
     @app.post("/api/engines/{name}/stop", status_code=202)
     async def stop(request: Request, name: str) -> dict[str, Any]:
-        await controls.stop(supervised(request, name))
-        return _status(find(name))
+        return await begin(request, name, controls.stop)
 
     @app.post("/api/engines/{name}/start", status_code=202)
     async def start(request: Request, name: str) -> dict[str, Any]:
-        await controls.start_engine(supervised(request, name))
-        return _status(find(name))
+        return await begin(request, name, controls.start_engine)
+
+
+async def _reported(action: Coroutine[None, None, None], name: str) -> None:
+    try:
+        await action
+    except EngineStartError as error:
+        logger.warning("engine %s: %s", name, error)
 
 
 async def _read_tokens(engine: Engine, collector: EngineCollector) -> None:
