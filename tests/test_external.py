@@ -86,6 +86,15 @@ async def test_an_answer_that_is_no_list_of_models_is_told(
         assert "secret-key" not in one.engine.reason
 
 
+async def test_it_is_ready_only_when_it_has_generated(tmp_path: Path, made: list[ExternalEngine]) -> None:
+    with start_fake(tmp_path, "--fake-status", "500") as fake:
+        one = launched(made, Address(uds=fake.uds or ""))
+        await until(lambda: "generates nothing" in one.engine.reason)
+        assert one.engine.state is UNREACHABLE
+        fake.set(status=0)
+        await until(lambda: one.engine.state is READY)
+
+
 async def test_an_engine_that_never_answers_is_told(made: list[ExternalEngine]) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

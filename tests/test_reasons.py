@@ -272,7 +272,7 @@ def test_the_stages_of_a_start_in_order() -> None:
         "loading weights (2/2)",
         "weights loaded",
         "allocating the KV cache",
-        "compiling",
+        "warming up",
         "warmed up",
     ]
 

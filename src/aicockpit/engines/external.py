@@ -1,6 +1,6 @@
 """An engine that somebody else runs, known by URL only: is it there, which models does it serve, does it work.
 
-unreachable   asked again and again, at growing intervals, until /v1/models names a model
+unreachable   asked again and again, at growing intervals, until it names a model and has generated a token
 ready         watched as a supervised engine is, but without a process to look at: only `stuck_wait_s` without any
               progress is a hang, and the canary is sent once a minute, since the engine's time is not ours
 stopped       stop() was called: not watched, not used
@@ -73,52 +73,49 @@ class ExternalEngine:
         self.engine.upstream.close()
 
     async def _watch(self) -> None:
-        hung = False
         while True:
-            canary = await self._until_answers(hung)
+            canary = await self._until_works()
             self.error = None
             self._set(EngineState.READY, "")
-            reason, hung = await self._until_lost(canary)
+            reason = await self._until_lost(canary)
             log.warning("engine %s: %s", self.engine.name, reason)
             self._unreachable(reason)
 
-    async def _until_answers(self, hung: bool) -> Canary | None:
-        """Poll. After a hang an answer of the API is not enough: it must generate."""
+    async def _until_works(self) -> Canary:
+        """Poll until it has generated: an API also answers in front of an engine that hangs."""
         delay = self.limits.first_s
         while True:
             reason, names = await self._look()
             if names:
                 self.engine.served_names = names
-                canary = await self._find_canary() if hung else None
-                if canary is not None or not hung:
+                canary = await self._find_canary()
+                if canary is not None:
                     return canary
                 reason = "its API answers, but it generates nothing"
             self._unreachable(reason)
             await asyncio.sleep(delay)
             delay = min(delay * 2, self.limits.most_s)
 
-    async def _until_lost(self, canary: Canary | None) -> tuple[str, bool]:
-        """Why it counts as gone, and whether that is because it hung."""
+    async def _until_lost(self, canary: Canary) -> str:
+        """Why it counts as gone."""
         limits = self.limits.health
         clock = asyncio.get_running_loop().time
-        sampler = Sampler(self.engine, canary or Canary(self.engine.upstream), limits)
+        sampler = Sampler(self.engine, canary, limits)
         samples = [await sampler.sample(ask=False)]
         misses = 0
         while True:
             due = clock() + limits.period_s
-            if canary is None and (canary := await self._find_canary()) is not None:
-                sampler.canary = canary
             reason, names = await self._look()
             misses = misses + 1 if reason and not names else 0
             if misses >= _MISSES:
-                return reason, False
+                return reason
             if names and names != self.engine.served_names:
                 self.engine.served_names = names
                 self._on_change()
             now = await sampler.sample(suspect=len(samples) > 1)
             verdict = judge(samples, now, limits)
             if verdict.state is Health.HUNG:
-                return f"it hangs: {verdict.reason}", True
+                return f"it hangs: {verdict.reason}"
             samples = [now] if verdict.state is Health.OK else [*samples, now]
             await asyncio.sleep(max(0.0, due - clock()))
 

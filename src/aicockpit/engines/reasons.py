@@ -31,10 +31,8 @@ _STAGES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"Starting to load model", "loading weights"),
         (r"Loading \w+ checkpoint shards:.*?(\d+/\d+)", "loading weights ({0})"),
         (r"Loading weights took|Model loading took", "weights loaded"),
-        (
-            r"Warming up model for the compilation|Compiling (?:a graph|model)|torch\.compile takes|Dynamo bytecode",
-            "compiling",
-        ),
+        (r"Warming up model for the compilation", "warming up"),  # also said when nothing is compiled
+        (r"Compiling (?:a graph|model)|torch\.compile takes|Dynamo bytecode", "compiling"),
         (r"Available KV cache memory|KV cache size|GiB for KV cache", "allocating the KV cache"),
         (r"Capturing CUDA graphs.*?(\d+/\d+)", "capturing CUDA graphs ({0})"),
         (r"Capturing CUDA graphs", "capturing CUDA graphs"),
