@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections import deque
@@ -11,6 +12,7 @@ from typing import TextIO
 from aicockpit.errors import AicockpitError
 
 _LOOK_S = 0.3
+_NAME = re.compile(r"(?P<engine>.+)-\d{8}-\d{6}(-\d+)*(\.more)?\.log")
 
 
 def show(folder: Path, engine: str | None, lines: int, follow: bool, out: TextIO = sys.stdout) -> int:
@@ -31,12 +33,11 @@ def show(folder: Path, engine: str | None, lines: int, follow: bool, out: TextIO
 
 
 def newest_logs(folder: Path) -> dict[str, Path]:
-    """Engine name -> its newest file. Names end in a time stamp: `<engine>-YYYYMMDD-HHMMSS[-N][.more].log`."""
+    """Engine name -> the file written last. `engines/logs.py` names them."""
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime):
-        stem = path.name.removesuffix(".log").removesuffix(".more")
-        parts = stem.rsplit("-", 3 if stem.rsplit("-", 1)[-1].isdigit() and len(stem.rsplit("-", 1)[-1]) < 6 else 2)
-        found[parts[0]] = path
+        if match := _NAME.fullmatch(path.name):
+            found[match["engine"]] = path
     return found
 
 

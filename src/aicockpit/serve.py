@@ -13,9 +13,11 @@ import logging
 import os
 import shlex
 import signal
+import stat
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
@@ -23,6 +25,7 @@ from aicockpit import console as screen
 from aicockpit.engines.engine import Engine
 from aicockpit.engines.orphans import StateLock, sweep
 from aicockpit.engines.supervisor import Supervisor
+from aicockpit.errors import SettingError
 from aicockpit.gateway.auth import mint
 from aicockpit.gateway.server import Doors, build
 from aicockpit.hardware import detect
@@ -67,14 +70,22 @@ class Controls:
 async def serve(settings: Settings, console: Console) -> int:
     """Run until a signal. Returns the exit code; raises AicockpitError when it cannot start."""
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    settings.run_dir.chmod(0o700)
+    _make_private(settings.run_dir)
     if settings.workspace is not None:
         logger.warning("AICOCKPIT_WORKSPACE=%s is set; this version does not index it yet", settings.workspace)
     with StateLock(settings.state_dir):
         stopping = Stopping(console)
         async with stopping.listen():
             return await _serve(settings, console, stopping)
+
+
+def _make_private(folder: Path) -> None:
+    """The sockets' folder keeps other users out. It may lie in a folder that all may write to."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise SettingError(f"{folder} is not a folder of yours. Remove it, or set a shorter AICOCKPIT_STATE_DIR.")
+    folder.chmod(0o700)
 
 
 async def _serve(settings: Settings, console: Console, stopping: Stopping) -> int:

@@ -22,7 +22,7 @@ from aicockpit.gateway import envelope, openai
 from aicockpit.gateway.auth import CONTROL, Caller, Gate
 from aicockpit.gateway.directory import Directory
 from aicockpit.gateway.forward import Exchange, Forwarder, Send, break_off
-from aicockpit.gateway.lanes import Cancellable, Slots
+from aicockpit.gateway.lanes import Cancellable, Slots, parse_slot
 from aicockpit.gateway.metrics import Metrics
 from aicockpit.gateway.realtime import Realtime
 from aicockpit.log import REQUEST_ID
@@ -97,9 +97,10 @@ class Gateway:
             path: str = openai.PREFIXED.get(scope["path"]) or scope["path"]
             caller = self._caller(scope, path, headers)
             if path in openai.ROUTES or openai.STORED.fullmatch(path):
+                slot = parse_slot(headers.get(b"x-aicockpit-slot", b""))
                 exchange = await self._counted(path, self._prepare(scope, receive, path, headers, request_id))
                 exchange.key_id = caller.id
-                await self._exchange(exchange, receive, send, headers.get(b"x-aicockpit-slot", b""))
+                await self._exchange(exchange, receive, send, slot)
             else:
                 await self._admin(scope, receive, send, request_id, caller)
         except ApiError as error:
@@ -191,7 +192,7 @@ class Gateway:
                 self._log(exchange, code)
 
     def _log(self, exchange: Exchange, code: int) -> None:
-        engine = exchange.engines[0].name if len(exchange.engines) == 1 else "-"
+        engine = exchange.engine.name if exchange.engine is not None else "-"
         spent = (time.monotonic() - exchange.began) * 1000
         access.info(
             _ACCESS, exchange.method.decode(), exchange.path, code, engine, exchange.lane, exchange.model, spent

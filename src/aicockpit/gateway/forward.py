@@ -72,6 +72,7 @@ class Exchange:
     started: bool = False
     streaming: bool = False
     status: int = 0
+    engine: Engine | None = None
     tried: list[Engine] = field(default_factory=list)
 
 
@@ -94,7 +95,7 @@ class Forwarder:
     async def forward(self, exchange: Exchange, send: Send) -> None:
         """Raises ApiError while nothing was sent; after that the answer itself says what went wrong."""
         while True:
-            engine = await self._engine(exchange)
+            engine = exchange.engine = await self._engine(exchange)
             lane = exchange.lane
             engine.load.add(lane, 1)
             engine.load.sent += 1

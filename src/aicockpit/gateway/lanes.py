@@ -26,6 +26,13 @@ def parse_lane(value: bytes, default: Lane) -> Lane:
         raise BadRequest(f"X-AiCockpit-Lane must be one of: {names}", code="unknown_lane") from error
 
 
+def parse_slot(value: bytes) -> bytes:
+    """The header `X-AiCockpit-Slot`. Raises BadRequest when it is too long."""
+    if len(value) > MAX_SLOT:
+        raise BadRequest(f"X-AiCockpit-Slot is longer than {MAX_SLOT} bytes", code="slot_too_long")
+    return value
+
+
 class WaitingRoom:
     """Background requests waiting for their turn, first come first served."""
 
@@ -96,9 +103,6 @@ class Slots:
         self._busy: dict[tuple[str, bytes], Cancellable] = {}
 
     def take(self, key_id: str, slot: bytes, request: Cancellable) -> None:
-        """Raises BadRequest when the slot's name is too long."""
-        if len(slot) > MAX_SLOT:
-            raise BadRequest(f"X-AiCockpit-Slot is longer than {MAX_SLOT} bytes", code="slot_too_long")
         older = self._busy.get((key_id, slot))
         self._busy[key_id, slot] = request
         if older is not None:
