@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,3 +118,14 @@ def events(text: str) -> list[Any]:
     """The `data:` payloads of a stream; `[DONE]` stays text."""
     lines = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
     return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+async def until(condition: Any, limit_s: float = 10.0) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "never happened"
+        await asyncio.sleep(0.01)
+
+
+async def aborted(fake: FakeVllm, count: int = 1) -> dict[str, Any]:
+    return await asyncio.to_thread(fake.wait_state, aborted=count)

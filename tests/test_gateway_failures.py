@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 from pathlib import Path
@@ -12,20 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from aicockpit.types import EngineState, Lane
-from fake_client import FakeVllm, start_fake
-from rig import KEY, Rig, chat_body, engine_of, events, running
-
-
-async def until(condition: Any, limit_s: float = 10.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "never happened"
-        await asyncio.sleep(0.01)
-
-
-async def aborted(fake: FakeVllm, count: int = 1) -> dict[str, Any]:
-    return await asyncio.to_thread(fake.wait_state, aborted=count)
+from aicockpit.types import EngineState
+from fake_client import start_fake
+from rig import KEY, Rig, aborted, chat_body, engine_of, events, running, until
 
 
 def request_bytes(**fields: Any) -> bytes:
@@ -83,6 +71,7 @@ async def test_ten_thousand_bytes_of_garbage_do_not_hurt(tmp_path: Path) -> None
 async def test_another_replica_takes_over_before_the_first_byte(tmp_path: Path) -> None:
     for number, flags in enumerate(
         (["--fake-garbage"], ["--fake-status", "500", "--fake-status-text", "EngineCore encountered an issue"],
+         ["--fake-status", "500", "--fake-status-text", "cannot schedule new futures after shutdown"],
          ["--fake-status", "503"], ["--fake-die-after", "0"])
     ):  # fmt: skip
         with (
@@ -214,6 +203,17 @@ async def test_an_engine_s_error_inside_a_stream_is_counted(tmp_path: Path, flag
     assert 'aicockpit_stream_errors_total{kind="engine",model="fake"} 1.0' in page
 
 
+async def test_a_lone_done_is_counted_as_a_failure(tmp_path: Path) -> None:
+    with start_fake(tmp_path, "--fake-lone-done", "2") as fake:
+        async with running(tmp_path, engine_of(fake)) as rig:
+            await rig.chat(stream=True, max_tokens=9)
+            fake.set(lone_done=-1)
+            good = await rig.chat(stream=True, max_tokens=9)
+            page = (await rig.client.get("/metrics")).text
+    assert events(good.text)[-1] == "[DONE]"
+    assert 'aicockpit_stream_errors_total{kind="unfinished",model="fake"} 1.0' in page
+
+
 async def test_a_truncated_plain_answer_breaks_off(tmp_path: Path) -> None:
     with start_fake(tmp_path, "--fake-truncate") as fake:
         async with running(tmp_path, engine_of(fake)) as rig:
@@ -259,85 +259,6 @@ async def test_foreign_error_bodies_are_put_into_the_envelope(tmp_path: Path) ->
     assert answer.status_code == 405
     assert answer.json()["error"]["message"] == "Method Not Allowed"
     assert answer.json()["error"]["origin"] == "engine"
-
-
-async def test_background_work_waits_for_interactive_work(tmp_path: Path) -> None:
-    lane = {"x-aicockpit-lane": "background"}
-    with start_fake(tmp_path, "--fake-first-delay", "0.4") as fake:
-        async with running(tmp_path, engine_of(fake), background_wait="20", background_queue="2") as rig:
-            order: list[str] = []
-
-            async def call(name: str, **extra: Any) -> httpx.Response:
-                answer = await rig.chat(**extra)
-                order.append(name)
-                return answer
-
-            typing = asyncio.create_task(call("interactive"))
-            await until(lambda: rig.engines[0].load.interactive == 1)
-            waiting = [asyncio.create_task(call(f"background {n}", headers=lane)) for n in range(2)]
-            await asyncio.sleep(0.1)
-            assert fake.state()["started"] == 1
-            full = await rig.chat(headers=lane)
-            agent = asyncio.create_task(call("agent", headers={"x-aicockpit-lane": "agent"}))
-            await asyncio.gather(typing, agent, *waiting)
-            last = json.loads(__import__("base64").b64decode(fake.last()["body"]))
-            unknown = await rig.chat(headers={"x-aicockpit-lane": "fast"})
-    assert full.status_code == 429
-    assert order[0] == "interactive"
-    assert [name for name in order if name.startswith("back")] == ["background 0", "background 1"]
-    assert last["priority"] == Lane.BACKGROUND.priority
-    assert (unknown.status_code, "interactive" in unknown.text) == (400, True)
-
-
-async def test_a_background_client_that_leaves_gives_up_its_place(tmp_path: Path) -> None:
-    lane = {"x-aicockpit-lane": "background"}
-    with start_fake(tmp_path, "--fake-first-delay", "0.5") as fake:
-        async with running(tmp_path, engine_of(fake)) as rig:
-            typing = asyncio.create_task(rig.chat())
-            await until(lambda: rig.engines[0].load.interactive == 1)
-            first = asyncio.create_task(rig.chat(headers=lane))
-            await asyncio.sleep(0.05)
-            second = asyncio.create_task(rig.chat(headers=lane))
-            await asyncio.sleep(0.05)
-            first.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await first
-            await typing
-            assert (await second).status_code == 200
-        assert fake.state()["started"] == 2
-
-
-async def test_background_work_gives_up_after_its_limit(tmp_path: Path) -> None:
-    with start_fake(tmp_path, "--fake-hang") as fake:
-        async with running(tmp_path, engine_of(fake), background_wait="0.2") as rig:
-            typing = asyncio.create_task(rig.chat())
-            await until(lambda: rig.engines[0].load.interactive == 1)
-            answer = await rig.chat(headers={"x-aicockpit-lane": "background"})
-            typing.cancel()
-            await asyncio.gather(typing, return_exceptions=True)
-    assert answer.status_code == 429
-    assert "background limit" in answer.json()["error"]["message"]
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_newer_request_in_the_slot_cancels_the_older_upstream(tmp_path: Path, stream: bool) -> None:
-    slot = {"x-aicockpit-slot": "editor-1"}
-    with start_fake(tmp_path, "--fake-token-delay", "0.05") as fake:
-        async with running(tmp_path, engine_of(fake)) as rig:
-            older = asyncio.create_task(rig.chat(headers=slot, stream=stream, max_tokens=400))
-            await asyncio.to_thread(fake.wait_state, active=1)
-            await asyncio.sleep(0.2)
-            newer = await rig.chat(headers=slot, max_tokens=2)
-            lost = await older
-            await aborted(fake)
-            other = await rig.chat(headers={"x-aicockpit-slot": "editor-2"}, max_tokens=1)
-            assert len(rig.gateway.slots) == 0
-            long = await rig.chat(headers={"x-aicockpit-slot": "s" * 200})
-    assert (newer.status_code, other.status_code, long.status_code) == (200, 200, 400)
-    if stream:
-        assert events(lost.text)[-1]["error"]["code"] == "superseded"
-    else:
-        assert (lost.status_code, lost.json()["error"]["code"]) == (499, "superseded")
 
 
 async def test_no_engine_left_says_why(tmp_path: Path) -> None:

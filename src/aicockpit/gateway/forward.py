@@ -41,6 +41,8 @@ _NOT_BACK = HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
 # Error bodies are held back to be read; larger ones pass.
 _ERROR_LIMIT = 64 * 1024
 _MAX_TRIES = 3
+# Streams in which every choice ends with a `finish_reason`.
+_FINISHING = ("/v1/chat/completions", "/v1/completions")
 # What vLLM says while it dies or drains (docs/engines.md): the request is good, the engine is not.
 _DYING = (b"EngineCore encountered an issue", b"cannot schedule new futures after shutdown", b"Engine core proc")
 
@@ -211,11 +213,13 @@ class Forwarder:
             stalled = isinstance(error, UpstreamTimeout)
             self.metrics.stream_errors.labels(exchange.model, "stalled" if stalled else "lost").inc()
             engine.breaker.failed(time.monotonic())
-            kind = GatewayTimeout if stalled else BadGateway
-            await break_off(exchange, kind(f"engine {engine.name}: {error}; the answer is incomplete"), send, watch)
+            error_type = GatewayTimeout if stalled else BadGateway
+            await break_off(
+                exchange, error_type(f"engine {engine.name}: {error}; the answer is incomplete"), send, watch
+            )
             return
-        if watch is not None and watch.error is not None:
-            self.metrics.stream_errors.labels(exchange.model, "engine").inc()
+        if watch is not None and (kind := _unsound(watch, exchange.path)):
+            self.metrics.stream_errors.labels(exchange.model, kind).inc()
             engine.breaker.failed(time.monotonic())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -316,6 +320,13 @@ async def break_off(exchange: Exchange, error: ApiError, send: Send, watch: Stre
 async def _start(exchange: Exchange, send: Send, status: int, headers: Headers) -> None:
     exchange.started, exchange.status = True, status
     await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+def _unsound(watch: StreamWatch, path: str) -> str:
+    """What is wrong with a stream that came to its end: the engine said so, or no choice was finished. Else ""."""
+    if watch.error is not None:
+        return "engine"
+    return "unfinished" if path in _FINISHING and not watch.finished else ""
 
 
 def _busy_text(engine: Engine, raw: bytes) -> str:

@@ -40,7 +40,7 @@ class Metrics:
         )
         self.stream_errors = Counter(
             "aicockpit_stream_errors",
-            "Streams that failed after their first byte: engine (it said so), lost, stalled.",
+            "Streams that failed after their first byte: engine (it said so), unfinished, lost, stalled.",
             ("model", "kind"),
             registry=self.registry,
         )

@@ -1,4 +1,4 @@
-"""Watching a stream of server-sent events go by: does it hold an engine's error, does it end between two events?
+"""Watching a stream of server-sent events go by: does it hold an engine's error, does it end as it should?
 
 Events are never re-framed: the bytes go on as they came. The fast path looks at each piece once.
 """
@@ -11,12 +11,16 @@ _HELD = 64 * 1024
 
 
 class StreamWatch:
-    """Feed it every piece. `error` is the engine's error message once one was seen inside the stream."""
+    """Feed it every piece. `error` is the engine's error message once one was seen inside the stream.
 
-    __slots__ = ("_partial", "error")
+    `finished`: some choice had its `finish_reason`; a dying vLLM may send `[DONE]` without one.
+    """
+
+    __slots__ = ("_partial", "error", "finished")
 
     def __init__(self) -> None:
         self.error: str | None = None
+        self.finished = False
         self._partial = b""
 
     def feed(self, piece: bytes) -> None:
@@ -29,6 +33,8 @@ class StreamWatch:
             # An event longer than what is held is no error of an engine: those are short.
             self._partial = piece[cut:] if len(piece) - cut <= _HELD else b"."
             piece = piece[:cut]
+        if not self.finished and (b'"finish_reason":"' in piece or b'"finish_reason": "' in piece):
+            self.finished = True
         if b'"error"' in piece and self.error is None:
             self.error = _find_error(piece)
 
