@@ -27,12 +27,17 @@ pytestmark = [
 ]
 
 
+def plain_environ() -> dict[str, str]:
+    """Without what the outer `make test` hands to an inner make."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "AICOCKPIT_"))}
+
+
 class Terminal:
     """`make ...` on a pseudo-terminal, as a user sees it."""
 
     def __init__(self, folder: Path, *command: str, **environ: str) -> None:
         self.text = ""
-        env = {**os.environ, **environ, "TERM": "xterm-256color", "COLUMNS": "200"}
+        env = {**plain_environ(), **environ, "TERM": "xterm-256color", "COLUMNS": "200"}
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.chdir(ROOT)
@@ -130,7 +135,7 @@ def test_ctrl_c_while_the_engine_loads(tmp_path: Path, setup: dict[str, str]) ->
 def test_looking_after_it(tmp_path: Path, setup: dict[str, str]) -> None:
     def run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=ROOT, env={**os.environ, **setup}, capture_output=True, text=True, check=False
+            command, cwd=ROOT, env={**plain_environ(), **setup}, capture_output=True, text=True, check=False
         )
 
     nobody = run("make", "status")
