@@ -15,7 +15,8 @@ def test_it_opens_after_the_threshold_and_lets_one_trial_through(steps: list[str
         if step == "wait":
             now += 5.0
         elif breaker.allows(now):
-            breaker.sent()
+            trial = breaker.sent()
+            assert trial == breaker.open
             assert breaker.open == (failures >= 3)
             assert not (breaker.open and breaker.allows(now)), "one trial at a time"
             if step == "ok":
@@ -25,7 +26,9 @@ def test_it_opens_after_the_threshold_and_lets_one_trial_through(steps: list[str
                 breaker.failed(now)
                 failures += 1
             else:
-                breaker.abandoned()
+                pass  # the client left
+            if trial:
+                breaker.trial_over()
         else:
             assert failures >= 3
     now += 5.0

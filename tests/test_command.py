@@ -45,7 +45,7 @@ def test_the_whole_command_on_the_cpu(tmp_path: Path) -> None:
     assert spec.uds == str(settings(tmp_path).run_dir / "smol-0.sock")
     assert spec.argv == (
         *("vllm", "serve", str(folder), "--served-model-name", "Org/Smol", "tiny", "--uds", spec.uds),
-        *("--shutdown-timeout", "20", "--enable-prompt-tokens-details", "--scheduling-policy", "priority"),
+        *("--shutdown-timeout", "5", "--enable-prompt-tokens-details", "--scheduling-policy", "priority"),
         *("--enforce-eager", "--block-size", "32", "--kv-cache-memory-bytes", "500000000", "--max-model-len", "8192"),
     )
     assert spec.served_names == ("Org/Smol", "tiny")
@@ -189,7 +189,7 @@ def test_the_real_parser_takes_our_commands_and_knows_no_removed_flag(tmp_path: 
     assert done.returncode == 0, done.stderr[-2000:]
     cpu, gpu, known = (json.loads(line) for line in done.stdout.splitlines() if line.startswith(("{", "[")))
     assert (cpu["model"], cpu["served_model_name"], cpu["block_size"]) == (str(folder), ["m", "b"], 32)
-    assert (cpu["scheduling_policy"], cpu["shutdown_timeout"], cpu["max_model_len"]) == ("priority", 20, 8192)
+    assert (cpu["scheduling_policy"], cpu["shutdown_timeout"], cpu["max_model_len"]) == ("priority", 5, 8192)
     assert (cpu["enforce_eager"], cpu["kv_cache_memory_bytes"]) == (True, 500_000_000)
     assert gpu["tensor_parallel_size"] == 2
     assert not set(flags.REMOVED_FLAGS) & set(known)

@@ -51,7 +51,7 @@ async def test_a_client_that_leaves_while_uploading_reaches_no_engine(tmp_path: 
         async with running(tmp_path, engine_of(fake)) as rig:
             link = rig.raw()
             link.sendall(request_bytes()[:-10])
-            await asyncio.sleep(0.05)
+            await until(lambda: rig.gateway.inflight == 1)
             link.close()
             await until(lambda: rig.gateway.inflight == 0)
             assert fake.state()["started"] == 0

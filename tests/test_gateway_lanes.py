@@ -72,7 +72,7 @@ async def test_background_work_gives_up_after_its_limit(tmp_path: Path) -> None:
             typing.cancel()
             await asyncio.gather(typing, return_exceptions=True)
     assert answer.status_code == 429
-    assert "background limit" in answer.json()["error"]["message"]
+    assert "AICOCKPIT_BACKGROUND_WAIT" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

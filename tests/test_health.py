@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -150,7 +151,7 @@ async def watched(
 async def test_the_canary_finds_its_kind(tmp_path: Path) -> None:
     with start_fake(tmp_path) as text, start_fake(tmp_path, "--fake-embedding-model", name="embed") as embed:
         async with upstream_of(text) as upstream:
-            assert await served_models(upstream, 10) == (200, ("fake",))
+            assert await served_models(upstream, 10) == (200, {"fake": ANY})
             found = await find_canary(upstream, "fake", 10)
             assert found is not None
             assert found.path == "/v1/completions"
@@ -179,7 +180,9 @@ async def test_ready_means_that_a_generation_succeeded(fake: FakeVllm) -> None:
         await asyncio.to_thread(fake.wait_state, started=3)
         assert not waits.done()
         fake.set(status=0)
-        assert (await waits).path == "/v1/completions"
+        canary, cards = await waits
+        assert canary.path == "/v1/completions"
+        assert list(cards) == ["fake"]
 
 
 async def test_a_stopped_core_is_noticed_while_idle(fake: FakeVllm) -> None:

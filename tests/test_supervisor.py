@@ -156,11 +156,12 @@ def test_two_engines_of_one_name(tmp_path: Path) -> None:
 def test_an_engine_inherits_no_key_of_ours(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, HF_TOKEN="hf_x")
     spec = spec_of(tmp_path, env=(("OMP_NUM_THREADS", "1"),))
-    base = {"PATH": "/bin", "AICOCKPIT_API_KEY": "secret", "OMP_NUM_THREADS": "9"}
+    base = {"PATH": "/bin", "AICOCKPIT_API_KEY": "secret", "VLLM_API_KEY": "secret", "OMP_NUM_THREADS": "9"}
     assert child_environ(base, settings, spec) == {
         "PATH": "/bin",
         "OMP_NUM_THREADS": "1",
         "HF_TOKEN": "hf_x",
+        "SPT_NOENV": "1",
         MARK: mark(settings.state_dir, "e"),
     }
 

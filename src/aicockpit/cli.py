@@ -16,7 +16,6 @@ from aicockpit import __version__, console, doctor, log, settings
 from aicockpit.control import Control
 from aicockpit.errors import AicockpitError, SettingError
 from aicockpit.gateway.auth import KeyStore
-from aicockpit.serve import serve
 from aicockpit.settings import Settings
 
 _EPILOG = "Settings come from the environment or from --env-file; the README lists them."
@@ -91,6 +90,8 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def _serve(loaded: Settings, _: argparse.Namespace) -> int:
+    from aicockpit.serve import serve  # the server's libraries take a second to import; other commands need none
+
     return uvloop.run(serve(loaded, Console(highlight=False)))
 
 

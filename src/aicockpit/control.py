@@ -54,7 +54,12 @@ class Control:
         pid = StateLock.holder(self._settings.state_dir)
         if pid is None:
             return False
-        os.kill(pid, signal.SIGTERM)
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            return False
+        except PermissionError as error:
+            raise AicockpitError(f"the server (pid {pid}) belongs to another user; stop it as that user") from error
         end = time.monotonic() + limit_s
         while StateLock.holder(self._settings.state_dir) == pid:
             if time.monotonic() > end:

@@ -13,6 +13,7 @@ AicockpitError                what happened, why, and what to do, in one message
     ├── Forbidden             403
     ├── NotFound              404
     ├── MethodNotAllowed      405
+    ├── RequestTimeout        408
     ├── TooLarge              413
     ├── UnsupportedEncoding   415
     ├── Overloaded            429
@@ -114,6 +115,10 @@ class NotFound(ApiError):
 
 class MethodNotAllowed(ApiError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
+
+
+class RequestTimeout(ApiError):
+    status, type, code = 408, "invalid_request_error", "upload_timeout"
 
 
 class TooLarge(ApiError):

@@ -26,6 +26,7 @@ from aicockpit.engines.engine import Engine
 from aicockpit.engines.orphans import StateLock, sweep
 from aicockpit.engines.supervisor import Supervisor
 from aicockpit.errors import SettingError
+from aicockpit.gateway.app import Gateway
 from aicockpit.gateway.auth import mint
 from aicockpit.gateway.server import Doors, build
 from aicockpit.hardware import detect
@@ -69,7 +70,7 @@ class Controls:
 
 async def serve(settings: Settings, console: Console) -> int:
     """Run until a signal. Returns the exit code; raises AicockpitError when it cannot start."""
-    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(settings.state_dir)
     _make_private(settings.run_dir)
     if settings.workspace is not None:
         logger.warning("AICOCKPIT_WORKSPACE=%s is set; this version does not index it yet", settings.workspace)
@@ -80,11 +81,11 @@ async def serve(settings: Settings, console: Console) -> int:
 
 
 def _make_private(folder: Path) -> None:
-    """The sockets' folder keeps other users out. It may lie in a folder that all may write to."""
+    """Keys, logs and sockets are for this user alone. The folder may lie in one that all may write to."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise SettingError(f"{folder} is not a folder of yours. Remove it, or set a shorter AICOCKPIT_STATE_DIR.")
+        raise SettingError(f"{folder} is not a folder of yours. Remove it, or set another AICOCKPIT_STATE_DIR.")
     folder.chmod(0o700)
 
 
@@ -101,10 +102,12 @@ async def _serve(settings: Settings, console: Console, stopping: Stopping) -> in
     await doors.open()
     stopping.hurried.append(doors.hurry)
     try:
-        if not await stopping.during(_start(settings, plan, controls, console)):
+        if not await stopping.during(_start(settings, plan, controls, console, stopping)):
             return _INTERRUPTED
         _banner(console, settings, doors.port, key, controls.engines)
+        waking = asyncio.create_task(_wake(controls, gateway))
         await stopping.wait()
+        waking.cancel()
         return 0
     finally:
         console.print(_farewell(gateway.inflight), style="dim")
@@ -120,7 +123,16 @@ def _check_early(settings: Settings) -> None:
     flags.refuse(settings.engine_args, "AICOCKPIT_ENGINE_ARGS")
 
 
-async def _start(settings: Settings, plan: fleet.Plan, controls: Controls, console: Console) -> None:
+async def _wake(controls: Controls, gateway: Gateway) -> None:
+    """An engine that came back may take the background work that waits."""
+    while controls.supervisor is not None:
+        await controls.supervisor.changed()
+        gateway.forwarder.wake()
+
+
+async def _start(
+    settings: Settings, plan: fleet.Plan, controls: Controls, console: Console, stopping: Stopping
+) -> None:
     with screen.Steps(console) as steps:
         ended = await sweep(settings.state_dir)
         if ended:
@@ -128,6 +140,7 @@ async def _start(settings: Settings, plan: fleet.Plan, controls: Controls, conso
         specs = [spec async for spec in _specs(settings, plan, controls, steps)]
         supervisor = Supervisor(specs, plan.external, settings, read_free=_free_memory)
         controls.supervisor = supervisor
+        stopping.hurried.append(supervisor.hurry)
         controls.engines[:] = supervisor.engines
         controls.preparing = ""
         await supervisor.start()

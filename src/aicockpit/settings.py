@@ -178,6 +178,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Source tree to keep warm. Read but not used yet: a warning says so.",
     ),
     Setting(_A + "MAX_BODY", _size, "64MiB", "Largest request body."),
+    Setting(_A + "BODY_WAIT", _limit, "300", "Seconds a request's body may take to arrive."),
     Setting(_A + "MAX_INFLIGHT", _positive, "4096", "Requests in work at once, over all engines; more get 429."),
     Setting(_A + "ENGINE_QUEUE", _positive, "512", "Requests in work at once on one engine; more get 429."),
     Setting(_A + "BACKGROUND_QUEUE", _count, "256", "Background requests that may wait per engine; more get 429."),
@@ -237,6 +238,7 @@ class Settings:
     state_dir: Path
     workspace: Path | None
     max_body: int
+    body_wait: float | None
     max_inflight: int
     engine_queue: int
     background_queue: int

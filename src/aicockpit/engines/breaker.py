@@ -24,13 +24,15 @@ class Breaker:
             return True
         return now >= self.open_until and not self.trial
 
-    def sent(self) -> None:
-        """A request was sent: half open, it is the trial."""
-        if self.failures >= self.threshold:
-            self.trial = True
+    def sent(self) -> bool:
+        """A request was sent. True: the circuit is half open, and this request is the trial."""
+        if self.failures < self.threshold:
+            return False
+        self.trial = True
+        return True
 
     def succeeded(self) -> None:
-        """The engine answered (any status below 500)."""
+        """The engine answered (any status below 500), to the end."""
         self.failures, self.trial = 0, False
 
     def failed(self, now: float) -> None:
@@ -40,8 +42,8 @@ class Breaker:
         if self.failures >= self.threshold:
             self.open_until = now + self.cool_s
 
-    def abandoned(self) -> None:
-        """The client left before the engine's answer: nothing was learnt."""
+    def trial_over(self) -> None:
+        """The trial ended, whatever it showed: with nothing learnt (the client left), the next one is the trial."""
         self.trial = False
 
     @property

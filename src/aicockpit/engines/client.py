@@ -43,11 +43,19 @@ class Upstream:
         self._base = address.base.encode("ascii")
         self._tls = ssl.create_default_context() if address.tls else None
 
-    async def send(self, method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Reply:
+    async def send(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        first_byte: float | None = None,
+    ) -> Reply:
         """Send a request and wait for the head of its answer.
 
         `target` is path and query; `headers` have no host, length or hop-by-hop fields. A reused connection that
-        turns out to be closed is replaced once by a fresh one. Raises ConnectFailed, UpstreamLost, UpstreamTimeout.
+        turns out to be closed is replaced once by a fresh one. `first_byte` limits, in seconds, the wait for the head
+        and again for the body's first byte. Raises ConnectFailed, UpstreamLost, UpstreamTimeout.
         """
         lines = [method, b" ", self._base, target, b" HTTP/1.1\r\n", self._head]
         for name, value in headers:
@@ -59,11 +67,11 @@ class Upstream:
         connection = self._reusable()
         if connection is not None:
             try:
-                return await self._exchange(connection, head, body)
+                return await self._exchange(connection, head, body, first_byte)
             except UpstreamLost as error:
                 if not error.unseen:
                     raise
-        return await self._exchange(await self._connect(), head, body)
+        return await self._exchange(await self._connect(), head, body, first_byte)
 
     async def fetch(
         self,
@@ -152,17 +160,15 @@ class Upstream:
         self._all.add(connection)
         return connection
 
-    async def _exchange(self, connection: Connection, head: bytes, body: bytes) -> Reply:
+    async def _exchange(self, connection: Connection, head: bytes, body: bytes, first_byte: float | None) -> Reply:
         reply = Reply(connection)
-        reused, connection.used = connection.used, True
         if body:
             connection.start(reply, head, body)
         else:
             connection.start(reply, head)
+        reply.watch("first byte", first_byte)
         try:
             await reply.head()
-        except UpstreamLost as error:
-            raise UpstreamLost(str(error), unseen=reused) from error
         except BaseException:
             reply.abort()
             raise

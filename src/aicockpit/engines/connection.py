@@ -18,6 +18,8 @@ Headers = list[tuple[bytes, bytes]]
 # Answer bytes held for a slow reader before the engine is paused.
 HIGH_WATER = 256 * 1024
 _MAX_HEADERS = 256
+# A kept-alive connection that ends so soon after a request was written had ended before.
+_STALE_S = 0.5
 
 
 class Pool(Protocol):
@@ -75,7 +77,7 @@ class Reply:
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
-        if self._size > HIGH_WATER:
+        if self._size > HIGH_WATER and self._connection.reply is self:
             self._connection.resume()
         self._size = 0
         return data
@@ -167,8 +169,9 @@ class Connection(asyncio.Protocol):
         "loop",
         "paused",
         "reply",
+        "served",
+        "started_at",
         "transport",
-        "used",
     )
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
@@ -177,7 +180,8 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.reply: Reply | None = None
         self.idle_since = 0.0
-        self.used = False
+        self.served = 0
+        self.started_at = 0.0
         self.paused = False
         self._headers: Headers = []
         self._until_close = True
@@ -189,6 +193,7 @@ class Connection(asyncio.Protocol):
     def start(self, reply: Reply, *parts: bytes) -> None:
         assert self.transport is not None
         self.reply = reply
+        self.started_at = self.loop.time()
         self.transport.writelines(parts)
 
     def data_received(self, data: bytes) -> None:
@@ -213,8 +218,16 @@ class Connection(asyncio.Protocol):
             reply.finish()
             reply.wake()
             return
-        when = "in the middle of its answer" if reply.started else "before its answer"
-        reply.fail(UpstreamLost(f"the engine closed the connection {when}"))
+        if reply.started:
+            reply.fail(UpstreamLost("the engine closed the connection in the middle of its answer"))
+            return
+        # Closed between two requests, in all likelihood: an engine that fails on a request takes longer to do so.
+        unseen = self.served > 0 and self.loop.time() - self.started_at < _STALE_S
+        reply.fail(UpstreamLost("the engine closed the connection before its answer", unseen=unseen))
+
+    def on_message_begin(self) -> None:
+        if self.reply is None:  # bytes after the answer: never give them to the next request
+            self.drop()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self._headers) >= _MAX_HEADERS:
@@ -243,6 +256,8 @@ class Connection(asyncio.Protocol):
         reply.finish()
         reply.wake()
         self.reply = None
+        self.served += 1
+        self._headers = []  # trailers
         transport = self.transport
         if transport is None or not self._parser.should_keep_alive() or transport.get_write_buffer_size():
             self.drop()

@@ -6,6 +6,7 @@ Who writes what: `state`, `stage`, `reason` belong to the engine's one owner tas
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aicockpit.engines.breaker import Breaker
@@ -32,12 +33,13 @@ class Load:
 
 @dataclass(slots=True, eq=False)
 class Engine:
-    """See the module. `progress` counts pieces of answers received: it moves while the engine works."""
+    """See the module. `cards`: what its /v1/models says, by name. `progress` moves while answers arrive."""
 
     name: str
     address: Address
     upstream: Upstream
     served_names: tuple[str, ...] = ()
+    cards: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     supervised: bool = True
     state: EngineState = EngineState.STOPPED
     stage: str = ""

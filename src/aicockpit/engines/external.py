@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aicockpit.engines.engine import Engine
-from aicockpit.engines.health import Canary, Health, HealthLimits, Sampler, find_canary, judge, served_models
+from aicockpit.engines.health import Canary, Cards, Health, HealthLimits, Sampler, find_canary, judge, served_models
 from aicockpit.engines.starter import cancel
 from aicockpit.errors import ConnectFailed, EngineStartError, UpstreamLost, UpstreamTimeout
 from aicockpit.types import EngineState
@@ -85,9 +85,9 @@ class ExternalEngine:
         """Poll until it has generated: an API also answers in front of an engine that hangs."""
         delay = self.limits.first_s
         while True:
-            reason, names = await self._look()
-            if names:
-                self.engine.served_names = names
+            reason, cards = await self._look()
+            if cards:
+                self.engine.cards, self.engine.served_names = cards, tuple(cards)
                 canary = await self._find_canary()
                 if canary is not None:
                     return canary
@@ -105,12 +105,12 @@ class ExternalEngine:
         misses = 0
         while True:
             due = clock() + limits.period_s
-            reason, names = await self._look()
-            misses = misses + 1 if reason and not names else 0
+            reason, cards = await self._look()
+            misses = misses + 1 if reason and not cards else 0
             if misses >= _MISSES:
                 return reason
-            if names and names != self.engine.served_names:
-                self.engine.served_names = names
+            if cards and cards != self.engine.cards:
+                self.engine.cards, self.engine.served_names = cards, tuple(cards)
                 self._on_change()
             now = await sampler.sample(suspect=len(samples) > 1)
             verdict = judge(samples, now, limits)
@@ -119,22 +119,22 @@ class ExternalEngine:
             samples = [now] if verdict.state is Health.OK else [*samples, now]
             await asyncio.sleep(max(0.0, due - clock()))
 
-    async def _look(self) -> tuple[str, tuple[str, ...]]:
+    async def _look(self) -> tuple[str, Cards]:
         """What /v1/models says: a reason against the engine, or its models; neither when it is only slow."""
         url = self.engine.address.url
         try:
-            status, names = await served_models(self.engine.upstream, self.limits.models_wait)
+            status, cards = await served_models(self.engine.upstream, self.limits.models_wait)
         except (ConnectFailed, UpstreamLost) as error:
-            return str(error), ()
+            return str(error), {}
         except UpstreamTimeout:
-            return "", ()
-        if names:
-            return "", names
+            return "", {}
+        if cards:
+            return "", cards
         if status in (401, 403):
-            return f"{url} refuses the key ({status}); write it into the URL: https://:KEY@host", ()
+            return f"{url} refuses the key ({status}); write it into the URL: https://:KEY@host", {}
         if status == 200:
-            return f"{url}/v1/models names no model", ()
-        return f"{url}/v1/models answers {status}", ()
+            return f"{url}/v1/models names no model", {}
+        return f"{url}/v1/models answers {status}", {}
 
     async def _find_canary(self) -> Canary | None:
         try:

@@ -31,11 +31,15 @@ def _unknown(gpu: str) -> int | None:
 
 
 class GpuTurns:
-    """`read_free(gpu)` is the free memory in bytes, or None where it cannot be read: then there is no wait."""
+    """`read_free(gpu)` is the free memory in bytes, or None where it cannot be read: then there is no wait.
+
+    What was free before one of our engines started there must be free again before the next.
+    """
 
     def __init__(self, read_free: ReadFree = _unknown, *, settle_wait: float = 60.0, read_period: float = 0.5) -> None:
         self._read_free, self._settle_wait, self._read_period = read_free, settle_wait, read_period
         self._locks: dict[str, asyncio.Lock] = {}
+        self._before: dict[str, int] = {}
 
     @contextlib.asynccontextmanager
     async def turn(self, gpus: Sequence[str]) -> AsyncIterator[None]:
@@ -50,7 +54,7 @@ class GpuTurns:
         readings: list[int] = []
         try:
             async with asyncio.timeout(self._settle_wait):
-                while not settled(readings):
+                while not (settled(readings) and readings[-1] + SETTLED_SPREAD >= self._before.get(gpu, 0)):
                     # In a thread: a driver call can take a second while memory is being freed.
                     free = await asyncio.to_thread(self._read_free, gpu)
                     if free is None:
@@ -58,4 +62,6 @@ class GpuTurns:
                     readings.append(free)
                     await asyncio.sleep(self._read_period)
         except TimeoutError:
-            log.warning("the memory of GPU %s still moves after %g s; starting anyway", gpu, self._settle_wait)
+            log.warning("GPU %s: its memory is not free again after %g s; starting anyway", gpu, self._settle_wait)
+        if readings:
+            self._before[gpu] = readings[-1]

@@ -25,6 +25,8 @@ from aicockpit.errors import ConnectFailed, UpstreamLost, UpstreamTimeout
 
 log = logging.getLogger(__name__)
 
+Cards = Mapping[str, Mapping[str, object]]
+
 # Counted by the API server when the engine core reports a step. Finished requests are not among them: those that
 # clients abort are counted even while the core is stopped.
 _COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total", "vllm:iteration_tokens_total_sum")
@@ -121,15 +123,15 @@ def token_count(metrics: bytes) -> float | None:
     return found
 
 
-async def served_models(upstream: Upstream, limit_s: float) -> tuple[int, tuple[str, ...]]:
-    """Status of /v1/models and the names it lists. Raises as `Upstream.fetch` does."""
+async def served_models(upstream: Upstream, limit_s: float) -> tuple[int, Cards]:
+    """Status of /v1/models and what it lists. Raises as `Upstream.fetch` does."""
     status, body = await upstream.fetch("GET", "/v1/models", limit_s=limit_s)
     if status != 200:
-        return status, ()
+        return status, {}
     try:
-        return status, tuple(str(card["id"]) for card in json.loads(body)["data"])
+        return status, {str(card["id"]): dict(card) for card in json.loads(body)["data"]}
     except (ValueError, KeyError, TypeError):
-        return status, ()
+        return status, {}
 
 
 @dataclass(slots=True)
@@ -164,16 +166,26 @@ async def find_canary(upstream: Upstream, model: str, limit_s: float) -> Canary 
     return Canary(upstream)
 
 
-async def until_ready(upstream: Upstream, *, poll_s: float, models_wait: float, generation_wait: float) -> Canary:
-    """Poll until the API answers and a first generation succeeds. The caller bounds it."""
+class Locked(Exception):
+    """The engine asks for a key that we do not have: waiting will not help."""
+
+
+async def until_ready(
+    upstream: Upstream, *, poll_s: float, models_wait: float, generation_wait: float
+) -> tuple[Canary, Cards]:
+    """Poll until the API answers and a first generation succeeds. The caller bounds it. Raises Locked."""
     while True:
+        canary: Canary | None = None
+        cards: Cards = {}
         try:
-            _, names = await served_models(upstream, models_wait)
-            canary = await find_canary(upstream, names[0], generation_wait) if names else None
+            status, cards = await served_models(upstream, models_wait)
+            if status in (401, 403):
+                raise Locked
+            canary = await find_canary(upstream, next(iter(cards)), generation_wait) if cards else None
         except (ConnectFailed, UpstreamLost, UpstreamTimeout):
-            canary = None
+            pass
         if canary is not None:
-            return canary
+            return canary, cards
         await asyncio.sleep(poll_s)
 
 

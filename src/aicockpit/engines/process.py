@@ -102,6 +102,7 @@ class EngineProcess:
         self._again = self._closing = False
         self._attempt: asyncio.Task[Running] | None = None
         self._running: Running | None = None
+        self._hurried = False
         self._crashes: deque[float] = deque(maxlen=limits.restart.limit + 1)
         self._failures_in_a_row = 0
         self._delay_s = 0.0
@@ -125,6 +126,12 @@ class EngineProcess:
     async def restart(self) -> None:
         """Stop, start, and wait until ready. Raises EngineStartError."""
         await self._post(_Verb.RESTART)
+
+    def hurry(self) -> None:
+        """Kill what runs, at once; a stop under way then comes to its end. Called by whoever stops everything."""
+        self._hurried = True
+        if self._starter.child is not None:
+            self._starter.child.kill()
 
     async def close(self) -> None:
         """Stop for good; later starts are refused."""
@@ -271,7 +278,7 @@ class EngineProcess:
     async def _descend(self, child: Child) -> None:
         """The ladder of a stop."""
         deadline = time.monotonic() + self.limits.drain_wait
-        while self.engine.load.total and not child.exited.done() and time.monotonic() < deadline:
+        while self.engine.load.total and not child.exited.done() and time.monotonic() < deadline and not self._hurried:
             await asyncio.sleep(_DRAIN_POLL_S)
         await self._starter.end(child, term_wait=self.limits.term_wait)
 

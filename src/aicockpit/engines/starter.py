@@ -19,7 +19,7 @@ from aicockpit.engines import reasons
 from aicockpit.engines.child import Child
 from aicockpit.engines.engine import Engine
 from aicockpit.engines.gpus import GpuTurns
-from aicockpit.engines.health import Canary, HealthLimits, until_ready
+from aicockpit.engines.health import Canary, HealthLimits, Locked, until_ready
 from aicockpit.engines.logs import LogSink
 from aicockpit.engines.orphans import MARK, end_marked
 from aicockpit.engines.reasons import Reason
@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 # sun_path of a Unix socket, less its final zero byte.
 _SOCKET_PATH_LIMIT = 107
 _EVIDENCE_LINES = 64
+_LOCKED = Reason(
+    "the engine asks for an API key",
+    "remove --api-key from its flags: the gateway asks for keys, its socket is private",
+    True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ class Starter:
             raise self.failure(Reason(f"it could not be started: {error}")) from error
 
     async def _until_ready(self, child: Child) -> Canary:
+        """Also learns what the engine serves beside what it was told to: LoRA modules, say."""
         limits = self._limits
         ready = asyncio.create_task(
             until_ready(
@@ -130,7 +136,13 @@ class Starter:
         if child.exited.done():
             raise self.failure(self.explain(child))
         if not ready.cancelled():
-            return ready.result()
+            try:
+                canary, cards = ready.result()
+            except Locked as error:
+                raise self.failure(_LOCKED) from error
+            self._engine.cards = cards
+            self._engine.served_names = tuple(dict.fromkeys((*self._spec.served_names, *cards)))
+            return canary
         raise self.failure(
             Reason(
                 f"it was not ready after {limits.start_wait:g} s; last stage: {self._engine.stage}",

@@ -103,6 +103,12 @@ class Supervisor:
         """Stop every engine, all at once, and wait until every process is gone."""
         await asyncio.gather(*(owner.close() for owner in self._owners.values()))
 
+    def hurry(self) -> None:
+        """Let no engine finish what it does: a stop under way goes to SIGKILL at once."""
+        for owner in self._owners.values():
+            if isinstance(owner, EngineProcess):
+                owner.hurry()
+
     async def start_engine(self, name: str) -> None:
         """Raises EngineStartError when the engine does not become ready; KeyError for a name that no engine has."""
         await self._owner(name).start()
@@ -161,8 +167,13 @@ class Supervisor:
 
 
 def child_environ(base: Mapping[str, str], settings: Settings, spec: EngineSpec) -> dict[str, str]:
-    """What an engine inherits: everything but our own settings, among which are keys that are none of its business."""
-    environ = {name: value for name, value in base.items() if not name.startswith("AICOCKPIT_")}
+    """What an engine inherits: everything but our own settings, among which are keys that are none of its business.
+
+    VLLM_API_KEY would lock us out. SPT_NOENV keeps `setproctitle`, which vLLM calls, from overwriting the memory in
+    which the mark is found (`orphans.py`).
+    """
+    ours = ("AICOCKPIT_", "VLLM_API_KEY")
+    environ = {name: value for name, value in base.items() if not name.startswith(ours)}
     if settings.hf_token:
         environ["HF_TOKEN"] = settings.hf_token
-    return environ | dict(spec.env) | {MARK: mark(settings.state_dir, spec.name)}
+    return environ | dict(spec.env) | {"SPT_NOENV": "1", MARK: mark(settings.state_dir, spec.name)}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -17,9 +18,11 @@ from aicockpit import __version__
 from aicockpit.engines.engine import Engine
 from aicockpit.errors import (
     ApiError,
+    BadRequest,
     ConnectFailed,
     EngineStartError,
     Forbidden,
+    InternalError,
     MethodNotAllowed,
     NotFound,
     UpstreamLost,
@@ -28,6 +31,7 @@ from aicockpit.errors import (
 from aicockpit.gateway import envelope
 from aicockpit.gateway.directory import Directory, model_card, model_list
 from aicockpit.gateway.metrics import EngineCollector, Metrics, engine_counter
+from aicockpit.gateway.routing import describe
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +85,16 @@ def build(
             return _error(request, MethodNotAllowed(f"{path} does not take {request.method}"))
         return _error(request, NotFound(f"there is no route {path}", code="no_route"))
 
+    @app.exception_handler(Exception)
+    async def defect(request: Request, error: Exception) -> Response:
+        return _error(request, InternalError("the gateway failed on this request; its log says where"))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return _error(request, BadRequest(f"{place}: {first['msg']}", code="invalid_parameter", param=place))
+
     return app
 
 
@@ -94,7 +108,7 @@ def readiness(directory: Directory, used_memory: float | None) -> tuple[bool, st
         return False, "no model is served: set MODEL_NAME or AICOCKPIT_ENGINE_URLS"
     if any(engine.ready and not engine.breaker.open for engine in directory.engines):
         return True, "ready"
-    return False, "; ".join(_describe(engine) for engine in directory.engines)
+    return False, "; ".join(describe(engine) for engine in directory.engines)
 
 
 def _add_health(app: FastAPI, directory: Directory, used_memory: Callable[[], float | None]) -> None:
@@ -208,13 +222,6 @@ def _status(engine: Engine) -> dict[str, Any]:
             "background": engine.load.background,
         },
     }
-
-
-def _describe(engine: Engine) -> str:
-    if engine.ready:
-        return f"{engine.name}: circuit open after failures"
-    detail = engine.stage if engine.state.value == "starting" else engine.reason
-    return f"{engine.name}: {engine.state.value}" + f" ({detail})" * bool(detail)
 
 
 def _error(request: Request, error: ApiError) -> Response:

@@ -17,7 +17,16 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from itertools import count
 from typing import Any
 
-from aicockpit.errors import ApiError, InternalError, MethodNotAllowed, NotFound, NotReady, Overloaded, TooLarge
+from aicockpit.errors import (
+    ApiError,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    NotReady,
+    Overloaded,
+    RequestTimeout,
+    TooLarge,
+)
 from aicockpit.gateway import envelope, openai
 from aicockpit.gateway.auth import CONTROL, Caller, Gate
 from aicockpit.gateway.directory import Directory
@@ -39,11 +48,29 @@ CONTROL_MARK = "aicockpit.control"
 OPEN_PATHS = frozenset({"/health", "/ready"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
 _CLIENT_LEFT = 499
+# All bodies together may take so many times the largest one.
+_BODIES = 16
 _ACCESS = "%s %s -> %d engine=%s lane=%s model=%s %.1f ms"
 
 
 class ClientLeft(Exception):
     """The client closed its connection before its request was complete."""
+
+
+class Visit(Cancellable):
+    """One HTTP request from its first byte to the last of its answer, and what is counted of it."""
+
+    __slots__ = ("answering", "began", "exchange", "held", "left", "route", "status")
+
+    def __init__(self, task: asyncio.Task[object], route: str) -> None:
+        super().__init__(task)
+        self.route = route
+        self.began = time.monotonic()
+        self.exchange: Exchange | None = None
+        self.answering = False
+        self.held = 0
+        self.left = False
+        self.status = _CLIENT_LEFT
 
 
 class Gateway:
@@ -60,16 +87,21 @@ class Gateway:
         *,
         max_body: int,
         max_inflight: int,
+        body_wait: float | None,
     ) -> None:
         self.directory, self.forwarder, self.gate, self.metrics = directory, forwarder, gate, metrics
         self.admin, self.realtime = admin, realtime
-        self.max_body, self.max_inflight = max_body, max_inflight
+        self.max_body, self.max_inflight, self.body_wait = max_body, max_inflight, body_wait
         self.slots = Slots()
+        self._held = 0
         self._active: set[Cancellable] = set()
-        self.inflight = 0
         self._access = access.isEnabledFor(logging.INFO)
         self._ids = count(1)
         self._id_head = os.urandom(5).hex()
+
+    @property
+    def inflight(self) -> int:
+        return len(self._active)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -84,127 +116,136 @@ class Gateway:
 
     def cancel_all(self) -> None:
         """The server stops and can wait no longer: tell every client."""
-        for request in list(self._active):
-            request.cancel(NotReady("the server is stopping", code="stopping", headers=((b"retry-after", b"10"),)))
+        for visit in list(self._active):
+            visit.cancel(NotReady("the server is stopping", code="stopping", headers=((b"retry-after", b"10"),)))
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         request_id = self._request_id(headers)
         REQUEST_ID.set(request_id)
-        self.inflight += 1
-        exchange: Exchange | None = None
+        path: str = openai.PREFIXED.get(scope["path"]) or scope["path"]
+        task = asyncio.current_task()
+        assert task is not None
+        visit = Visit(task, openai.route_of(path))
+        self._active.add(visit)
         try:
-            path: str = openai.PREFIXED.get(scope["path"]) or scope["path"]
             caller = self._caller(scope, path, headers)
-            if path in openai.ROUTES or openai.STORED.fullmatch(path):
-                slot = parse_slot(headers.get(b"x-aicockpit-slot", b""))
-                exchange = await self._counted(path, self._prepare(scope, receive, path, headers, request_id))
-                exchange.key_id = caller.id
-                await self._exchange(exchange, receive, send, slot)
+            if visit.route == openai.OTHER:
+                await self._admin(scope, receive, send, request_id, caller, visit)
             else:
-                await self._admin(scope, receive, send, request_id, caller)
+                await self._engine_route(scope, receive, send, path, headers, request_id, caller, visit)
         except ApiError as error:
             level = logging.WARNING if error.status >= 500 else logging.DEBUG
             logger.log(level, "%s %s: %d %s", scope["method"], scope["path"], error.status, error.message)
-            await respond(send, error, request_id)
+            await _tell(visit, error, send, request_id)
         except ClientLeft:
-            return
+            pass
+        except asyncio.CancelledError:
+            await self._cancelled(visit, send, request_id)
         except Exception:  # the ASGI edge: a defect of ours must not look like the engine's, nor break the envelope
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            defect = InternalError("the gateway failed on this request; its log says where")
-            if exchange is not None:
-                await _tell(exchange, defect, send)
-            else:
-                await respond(send, defect, request_id)
+            await _tell(
+                visit, InternalError("the gateway failed on this request; its log says where"), send, request_id
+            )
         finally:
-            self.inflight -= 1
+            self._active.discard(visit)
+            self._held -= visit.held
+            self._count(visit, scope["method"])
 
-    async def _counted(self, path: str, preparing: Awaitable[Exchange]) -> Exchange:
-        """Count the requests that never become an exchange."""
-        try:
-            return await preparing
-        except ApiError as error:
-            route = path if path in openai.ROUTES else "/v1/responses/{id}"
-            self.metrics.answered(route, "other", Lane.INTERACTIVE, error.status)
-            raise
-
-    async def _prepare(
-        self, scope: Scope, receive: Receive, path: str, headers: dict[bytes, bytes], request_id: str
-    ) -> Exchange:
-        if self.inflight > self.max_inflight:
-            raise Overloaded(f"{self.max_inflight} requests are in work already", headers=((b"retry-after", b"2"),))
-        route, method = openai.ROUTES.get(path), scope["method"]
-        allowed = ("POST",) if route is not None else ("GET", "POST")
-        if method not in allowed:
-            listed = ", ".join(allowed)
-            raise MethodNotAllowed(f"{path[:200]} takes {listed}", headers=((b"allow", listed.encode()),))
-        body = await read_body(receive, headers, self.max_body)
-        call = openai.Call(method, path, scope["query_string"], headers, scope["headers"], body, request_id)
-        if route is None:
-            return await openai.stored_exchange(call, self.directory)
-        return await openai.exchange(call, route, self.directory)
-
-    async def _exchange(self, exchange: Exchange, receive: Receive, send: Send, slot: bytes) -> None:
-        """Forward, while watching for the client to leave and for a newer request in the same slot."""
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None
-        request = Cancellable(task)
-        self._active.add(request)
+    async def _engine_route(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        path: str,
+        headers: dict[bytes, bytes],
+        request_id: str,
+        caller: Caller,
+        visit: Visit,
+    ) -> None:
+        slot = parse_slot(headers.get(b"x-aicockpit-slot", b""))
+        call = await self._read(scope, receive, path, headers, request_id, visit)
+        watcher = self._watch(receive, visit)
         if slot:
-            self.slots.take(exchange.key_id, slot, request)
-        done = False
-
-        def left(_: object) -> None:
-            if not done:
-                task.cancel()
-
-        watcher: asyncio.Task[object] = loop.create_task(receive())  # type: ignore[arg-type]
-        watcher.add_done_callback(left)
-        code = _CLIENT_LEFT
+            self.slots.take(caller.id, slot, visit)
         try:
+            exchange = visit.exchange = await openai.exchange(call, self.directory)
             await self.forwarder.forward(exchange, send)
-            code = exchange.status
-        except ApiError as error:
-            code = error.status
-            raise
-        except asyncio.CancelledError:
-            code = _CLIENT_LEFT
-            if request.reason is not None:
-                done = True
-                task.uncancel()
-                code = request.reason.status
-                self.metrics.cancelled.labels(request.reason.code).inc()
-                await _tell(exchange, request.reason, send)
-            elif watcher.done():
-                self.metrics.cancelled.labels("client_left").inc()
-            else:
-                raise
+            visit.status = exchange.status
         finally:
-            done = True
-            self._active.discard(request)
             if not watcher.done():
                 watcher.cancel()
             if slot:
-                self.slots.leave(exchange.key_id, slot, request)
-            self.metrics.answered(exchange.route, exchange.model, exchange.lane, code)
-            if self._access:
-                self._log(exchange, code)
+                self.slots.leave(caller.id, slot, visit)
 
-    def _log(self, exchange: Exchange, code: int) -> None:
-        engine = exchange.engine.name if exchange.engine is not None else "-"
-        spent = (time.monotonic() - exchange.began) * 1000
-        access.info(
-            _ACCESS, exchange.method.decode(), exchange.path, code, engine, exchange.lane, exchange.model, spent
-        )
+    async def _read(
+        self, scope: Scope, receive: Receive, path: str, headers: dict[bytes, bytes], request_id: str, visit: Visit
+    ) -> openai.Call:
+        if self.inflight > self.max_inflight:
+            raise Overloaded(f"{self.max_inflight} requests are in work already", headers=((b"retry-after", b"2"),))
+        method = scope["method"]
+        allowed = openai.methods(path)
+        if method not in allowed:
+            listed = ", ".join(allowed)
+            raise MethodNotAllowed(f"{path[:200]} takes {listed}", headers=((b"allow", listed.encode()),))
+        if (declared := declared_length(headers)) <= self.max_body:
+            self._hold(visit, declared)
+        body = await read_body(receive, headers, self.max_body, self.body_wait)
+        self._hold(visit, len(body))
+        return openai.Call(method, path, scope["query_string"], headers, scope["headers"], body, request_id)
 
-    async def _admin(self, scope: Scope, receive: Receive, send: Send, request_id: str, caller: Caller) -> None:
+    def _hold(self, visit: Visit, size: int) -> None:
+        """Account for a body, which is kept until the answer is complete. Raises Overloaded beyond the budget."""
+        if self._held - visit.held + size > _BODIES * self.max_body:
+            raise Overloaded(
+                "the bodies of the requests in work take all memory they may", headers=((b"retry-after", b"2"),)
+            )
+        self._held += size - visit.held
+        visit.held = size
+
+    def _watch(self, receive: Receive, visit: Visit) -> asyncio.Task[object]:
+        """From here on the client's leaving cancels the request. The watcher is to be cancelled at its end."""
+
+        def left(watcher: asyncio.Task[object]) -> None:
+            # Also done when the answer is complete; then the request's task needs no cancelling any more.
+            if not watcher.cancelled() and visit in self._active and visit.status == _CLIENT_LEFT:
+                visit.left = True
+                visit.task.cancel()
+
+        watcher: asyncio.Task[object] = asyncio.get_running_loop().create_task(receive())  # type: ignore[arg-type]
+        watcher.add_done_callback(left)
+        return watcher
+
+    async def _cancelled(self, visit: Visit, send: Send, request_id: str) -> None:
+        """By a newer request or a stop (its client is told), by its client, or by uvicorn, which is passed on."""
+        if visit.reason is not None:
+            visit.task.uncancel()
+            self.metrics.cancelled.labels(visit.reason.code).inc()
+            await _tell(visit, visit.reason, send, request_id)
+        elif visit.left:
+            self.metrics.cancelled.labels("client_left").inc()
+        else:
+            raise asyncio.CancelledError
+
+    def _count(self, visit: Visit, method: str) -> None:
+        exchange = visit.exchange
+        model, lane = (exchange.model, exchange.lane) if exchange is not None else ("other", Lane.INTERACTIVE)
+        self.metrics.answered(visit.route, model, lane, visit.status)
+        if self._access:
+            engine = exchange.engine.name if exchange is not None and exchange.engine is not None else "-"
+            spent = (time.monotonic() - visit.began) * 1000
+            access.info(_ACCESS, method, visit.route, visit.status, engine, lane, model, spent)
+
+    async def _admin(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, caller: Caller, visit: Visit
+    ) -> None:
         scope["aicockpit.caller"] = caller
         scope["aicockpit.request_id"] = request_id
         identity = (b"x-request-id", request_id.encode("latin-1"))
 
         async def tagged(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
+                visit.answering, visit.status = True, message["status"]
                 message["headers"] = [*message.get("headers", ()), identity]
             await send(message)
 
@@ -214,15 +255,28 @@ class Gateway:
         headers = dict(scope["headers"])
         request_id = self._request_id(headers)
         REQUEST_ID.set(request_id)
+        task = asyncio.current_task()
+        assert task is not None
+        visit = Visit(task, "/v1/realtime")
+        self._active.add(visit)
         try:
             if scope["path"] != "/v1/realtime":
                 raise NotFound(f"there is no WebSocket at {scope['path'][:200]}")
             self._caller(scope, scope["path"], headers)
+            await self.realtime.serve(scope, receive, send, request_id)
+            visit.status = 101
         except ApiError as error:
+            visit.status = error.status
             await receive()
             await self.realtime.refuse(send, error, request_id)
-            return
-        await self.realtime.serve(scope, receive, send, request_id)
+        except asyncio.CancelledError:
+            if visit.reason is None:
+                raise
+            visit.task.uncancel()
+            await self.realtime.refuse(send, visit.reason, request_id)
+        finally:
+            self._active.discard(visit)
+            self._count(visit, "WEBSOCKET")
 
     def _caller(self, scope: Scope, path: str, headers: dict[bytes, bytes]) -> Caller:
         if scope.get(CONTROL_MARK):
@@ -239,37 +293,53 @@ class Gateway:
         return f"req-{self._id_head}{next(self._ids):06x}"
 
 
-async def _tell(exchange: Exchange, error: ApiError, send: Send) -> None:
-    """Answer a cancelled request: whole when nothing was sent yet, else as the last event of its stream."""
-    if exchange.started:
-        await break_off(exchange, error, send, None)
-    else:
-        await respond(send, error, exchange.request_id)
+async def _tell(visit: Visit, error: ApiError, send: Send, request_id: str) -> None:
+    """The error as a whole answer when nothing was sent yet, else as the last event of a stream of events."""
+    visit.status = error.status
+    if visit.exchange is not None and visit.exchange.started:
+        await break_off(visit.exchange, error, send)
+    elif not visit.answering:
+        await respond(send, error, request_id)
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
-    """The whole request body. Raises TooLarge before reading when the declared length says so, and ClientLeft."""
+def declared_length(headers: dict[bytes, bytes]) -> int:
+    """Bytes of the body, 0 when it comes in chunks."""
     declared = headers.get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > limit:
+    return int(declared) if declared.isdigit() else 0
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int, wait_s: float | None = None) -> bytes:
+    """The whole request body. Raises TooLarge before reading when the declared length says so, and ClientLeft.
+
+    `wait_s` limits the whole upload; RequestTimeout when it passes.
+    """
+    if declared_length(headers) > limit:
         raise TooLarge(_too_large(limit))
     message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientLeft
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
+    if not message.get("more_body") and message["type"] == "http.request":
+        body: bytes = message.get("body", b"")
         if len(body) > limit:
             raise TooLarge(_too_large(limit))
         return body
-    parts, size = [body], len(body)
-    while message.get("more_body"):
-        message = await receive()
+    try:
+        async with asyncio.timeout(wait_s):
+            return await _read_rest(receive, message, limit)
+    except TimeoutError as error:
+        raise RequestTimeout(f"the body was not complete after {wait_s:g} s (AICOCKPIT_BODY_WAIT)") from error
+
+
+async def _read_rest(receive: Receive, message: MutableMapping[str, Any], limit: int) -> bytes:
+    parts, size = [], 0
+    while True:
         if message["type"] == "http.disconnect":
             raise ClientLeft
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > limit:
             raise TooLarge(_too_large(limit))
-    return b"".join(parts)
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
 
 
 async def respond(send: Send, error: ApiError, request_id: str) -> None:

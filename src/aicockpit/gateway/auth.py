@@ -101,9 +101,12 @@ class KeyStore:
     def _locked(self) -> Iterator[None]:
         """One writer at a time: two commands at once must not lose a key."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self.path.parent / "keys.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock = os.open(self.path.parent / "keys.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)
 
     def _save(self, keys: dict[str, Key]) -> None:
         handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".keys-")

@@ -65,6 +65,8 @@ def multipart_model(raw: bytes, content_type: str) -> tuple[str, int, int]:
         parser.finalize()
     except MultipartParseError as error:
         raise BadRequest(f"the form cannot be read: {error}", code="invalid_form") from error
+    if finder.fields > 1:
+        raise BadRequest("the form has more than one field `model`", code="model_ambiguous", param="model")
     if finder.start < 0 or finder.end > finder.start + 1024:
         raise BadRequest("the form must have a field `model`", code="model_missing", param="model")
     name = raw[finder.start : finder.end].decode("utf-8", "replace")
@@ -83,6 +85,7 @@ class _ModelFinder:
 
     def __init__(self) -> None:
         self.start = self.end = -1
+        self.fields = 0
         self._header = b""
         self._value = b""
         self._inside = False
@@ -109,7 +112,8 @@ class _ModelFinder:
     def _header_end(self) -> None:
         if self._header.lower() == b"content-disposition":
             _, options = parse_options_header(self._value)
-            self._inside = options.get(b"name") == b"model" and b"filename" not in options and self.start < 0
+            self._inside = options.get(b"name") == b"model" and b"filename" not in options
+            self.fields += self._inside
         self._header = self._value = b""
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:

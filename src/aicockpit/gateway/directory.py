@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from aicockpit.engines.engine import Engine
 from aicockpit.errors import ConnectFailed, NotFound, NotReady, UpstreamLost, UpstreamTimeout
+from aicockpit.types import EngineState
 
 _STORED_LIMIT = 10_000
 
@@ -37,13 +39,18 @@ class Directory:
             engines = [engine for engine in self.engines if real in engine.served_names]
             if engines:
                 return real, engines
-        if stage := self.preparing():
+        if stage := self.preparing() or self._unknown():
             raise NotReady(f"the server is starting: {stage}", code="starting", headers=((b"retry-after", b"5"),))
         names = self.names()
         known = ", ".join(names) if names else "none yet"
         raise NotFound(
             f"model {model[:200]!r} is not served here. Served: {known}.", code="model_not_found", param="model"
         )
+
+    def _unknown(self) -> str:
+        """Engines of which it is not known yet what they serve."""
+        silent = [e for e in self.engines if not e.served_names and e.state is not EngineState.STOPPED]
+        return "; ".join(f"{engine.name} has not said what it serves ({engine.reason})" for engine in silent)
 
     def names(self) -> list[str]:
         """Served names and usable aliases, in a steady order."""
@@ -56,8 +63,10 @@ class Directory:
         known = self._stored.get(response_id)
         if known in engines and known is not None and known.ready:
             return known
-        for engine in engines:
-            if engine.ready and await self._has(engine, response_id):
+        asked = [engine for engine in engines if engine.ready]
+        answers = await asyncio.gather(*(self._has(engine, response_id) for engine in asked))
+        for engine, has in zip(asked, answers, strict=True):
+            if has:
                 while len(self._stored) >= _STORED_LIMIT:
                     self._stored.pop(next(iter(self._stored)))
                 self._stored[response_id] = engine
@@ -80,7 +89,7 @@ def model_list(directory: Directory, created: int) -> bytes:
 
 
 def model_card(directory: Directory, name: str, created: int) -> dict[str, object]:
-    """One entry; `ready` and `engines` are ours. Raises NotFound."""
+    """One entry: what the engine says of it, and `ready` and `engines`, which are ours. Raises NotFound."""
     real, engines = directory.find(name)
     return {
         "id": name,
@@ -89,6 +98,7 @@ def model_card(directory: Directory, name: str, created: int) -> dict[str, objec
         "owned_by": "aicockpit",
         "root": real,
         "parent": None,
+        **{key: value for engine in engines for key, value in engine.cards.get(real, {}).items() if key != "id"},
         "ready": any(engine.ready for engine in engines),
         "engines": [engine.name for engine in engines],
     }

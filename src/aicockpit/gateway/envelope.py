@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from aicockpit.errors import ApiError, BadGateway
 
 _encode = msgspec.json.Encoder().encode
-_CLEAN = re.compile(r"[^\x20-\x7e]+")
 
 
 def body(error: ApiError, request_id: str, origin: str = "gateway") -> bytes:
@@ -26,7 +23,7 @@ def event(error: ApiError, request_id: str, path: str) -> bytes:
     if path.startswith("/v1/messages"):
         return b"event: error\ndata: " + _encode({"type": "error", "error": fields}) + b"\n\n"
     if path.startswith("/v1/responses"):
-        return b"event: error\ndata: " + _encode({"type": "error", **fields, "sequence_number": 0}) + b"\n\n"
+        return b"event: error\ndata: " + _encode({**fields, "type": "error", "sequence_number": 0}) + b"\n\n"
     return b"data: " + _encode({"error": fields}) + b"\n\n"
 
 
@@ -46,11 +43,6 @@ def rewrap(status: int, raw: bytes, request_id: str) -> bytes | None:
     text = message if isinstance(message, str) else _encode(message).decode() if message else ""
     error = BadGateway(text.strip() or f"the engine answered {status} without a message", code=f"engine_{status}")
     return body(error, request_id, "engine")
-
-
-def header_value(text: str) -> bytes:
-    """Text made safe for a response header."""
-    return _CLEAN.sub(" ", text)[:300].encode("ascii")
 
 
 def _fields(error: ApiError, request_id: str, origin: str) -> dict[str, object]:

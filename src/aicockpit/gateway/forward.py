@@ -6,8 +6,10 @@ another replica. After it, a failure ends the answer with an error event, never 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,8 +40,8 @@ HOP_BY_HOP = frozenset(
     b"upgrade".split()
 )
 _NOT_BACK = HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
-# Error bodies are held back to be read; larger ones pass.
-_ERROR_LIMIT = 64 * 1024
+# Error bodies are held back to be read.
+_ERROR_LIMIT = 4 << 20
 _MAX_TRIES = 3
 # Streams in which every choice ends with a `finish_reason`.
 _FINISHING = ("/v1/chat/completions", "/v1/completions")
@@ -75,6 +77,7 @@ class Exchange:
     streaming: bool = False
     status: int = 0
     engine: Engine | None = None
+    watch: StreamWatch | None = None
     tried: list[Engine] = field(default_factory=list)
 
 
@@ -92,29 +95,44 @@ class Forwarder:
     def __init__(self, limits: Limits, waits: Waits, metrics: Metrics, waiting: int, wait_s: float | None) -> None:
         self.limits, self.waits, self.metrics = limits, waits, metrics
         self._waiting, self._wait_s = waiting, wait_s
-        self._rooms: dict[str, WaitingRoom] = {}
+        # One room per set of engines: two names of one engine queue together. Bounded by the sets there can be.
+        self._rooms: dict[tuple[str, ...], WaitingRoom] = {}
 
     async def forward(self, exchange: Exchange, send: Send) -> None:
         """Raises ApiError while nothing was sent; after that the answer itself says what went wrong."""
         while True:
             engine = exchange.engine = await self._engine(exchange)
-            lane = exchange.lane
-            engine.load.add(lane, 1)
-            engine.load.sent += 1
-            engine.breaker.sent()
             try:
-                await self._attempt(exchange, engine, send)
+                with self.occupied(engine, exchange.lane):
+                    await self._attempt(exchange, engine, send)
                 return
             except _Retry as signal:
                 exchange.tried.append(engine)
                 if not self._may_retry(exchange):
                     raise signal.error from signal
                 self.metrics.retries.labels(signal.reason).inc()
-            finally:
-                engine.breaker.abandoned()
-                engine.load.add(lane, -1)
-                if self._rooms:
-                    self.wake()
+
+    @contextlib.contextmanager
+    def occupied(self, engine: Engine, lane: Lane) -> Iterator[None]:
+        """A request is in work on the engine. The only place where loads change and trials are taken."""
+        engine.load.add(lane, 1)
+        engine.load.sent += 1
+        trial = engine.breaker.sent()
+        try:
+            yield
+        finally:
+            if trial:
+                engine.breaker.trial_over()
+            engine.load.add(lane, -1)
+            if self._rooms:
+                self.wake()
+
+    def pick(self, engines: Sequence[Engine], lane: Lane) -> Engine:
+        """An engine for something that is not an exchange. Raises NotReady, Overloaded."""
+        choice = choose(engines, lane, self.limits, time.monotonic())
+        if choice.engine is None:
+            raise refusal(choice)
+        return choice.engine
 
     def wake(self) -> None:
         """Load or states changed: waiting background requests may look again."""
@@ -123,34 +141,44 @@ class Forwarder:
 
     async def _engine(self, exchange: Exchange) -> Engine:
         """Choose an engine; background work may wait for one. Raises NotReady, Overloaded, BadGateway."""
-        background = exchange.lane is Lane.BACKGROUND
-        room = self._room(exchange.model) if background else None
-        again = False
-        while True:
-            if room is not None and len(room) and not again:
-                await room.turn(again)
-                again = True
-            choice = choose(exchange.engines, exchange.lane, self.limits, time.monotonic(), exchange.tried)
-            if choice.engine is not None:
-                if again and room is not None:
-                    room.wake()
-                return choice.engine
-            if choice.verdict is not Verdict.WAIT or room is None:
-                raise refusal(choice)
-            await room.turn(again)
-            again = True
+        if exchange.lane is Lane.BACKGROUND:
+            return await self._turn(exchange, self._room(exchange))
+        choice = self._choose(exchange)
+        if choice.engine is None:
+            raise refusal(choice)
+        return choice.engine
 
-    def _room(self, model: str) -> WaitingRoom:
-        room = self._rooms.get(model)
+    async def _turn(self, exchange: Exchange, room: WaitingRoom) -> Engine:
+        deadline = None if self._wait_s is None else asyncio.get_running_loop().time() + self._wait_s
+        waited = False
+        try:
+            while True:
+                if not len(room) or waited:
+                    choice = self._choose(exchange)
+                    if choice.engine is not None:
+                        return choice.engine
+                    if choice.verdict is not Verdict.WAIT:
+                        raise refusal(choice)
+                await room.turn(waited, deadline)
+                waited = True
+        finally:
+            if waited:  # whatever came of this turn, the next one's may come to more
+                room.wake()
+
+    def _choose(self, exchange: Exchange) -> Choice:
+        return choose(exchange.engines, exchange.lane, self.limits, time.monotonic(), exchange.tried)
+
+    def _room(self, exchange: Exchange) -> WaitingRoom:
+        key = tuple(engine.name for engine in exchange.engines)
+        room = self._rooms.get(key)
         if room is None:
-            room = self._rooms[model] = WaitingRoom(self._waiting, self._wait_s)
+            room = self._rooms[key] = WaitingRoom(self._waiting)
         return room
 
     def _may_retry(self, exchange: Exchange) -> bool:
         if len(exchange.tried) >= _MAX_TRIES:
             return False
-        choice = choose(exchange.engines, exchange.lane, self.limits, time.monotonic(), exchange.tried)
-        return choice.verdict in (Verdict.SEND, Verdict.WAIT)
+        return self._choose(exchange).verdict in (Verdict.SEND, Verdict.WAIT)
 
     async def _attempt(self, exchange: Exchange, engine: Engine, send: Send) -> None:
         reply: Reply | None = None
@@ -165,7 +193,12 @@ class Forwarder:
     async def _first(self, exchange: Exchange, engine: Engine) -> Reply:
         """The answer's head, once the engine has accepted the request. Raises _Retry."""
         try:
-            return await engine.upstream.send(exchange.method, exchange.target, exchange.headers, exchange.body)
+            return await engine.upstream.send(
+                exchange.method, exchange.target, exchange.headers, exchange.body, self.waits.first_byte
+            )
+        except UpstreamTimeout as error:
+            engine.breaker.failed(time.monotonic())
+            raise GatewayTimeout(f"engine {engine.name}: {error}") from error
         except ConnectFailed as error:
             engine.breaker.failed(time.monotonic())
             raise _Retry("connect", BadGateway(f"engine {engine.name}: {error}")) from error
@@ -177,8 +210,6 @@ class Forwarder:
         if reply.status >= 400:
             await self._pass_error(exchange, engine, reply, send)
             return
-        if not reply.complete:
-            reply.watch("first byte", self.waits.first_byte)
         try:
             piece = await reply.read()
         except UpstreamTimeout as error:
@@ -188,19 +219,19 @@ class Forwarder:
             engine.breaker.failed(time.monotonic())
             raise _Retry("lost", BadGateway(f"engine {engine.name}: {error}")) from error
         engine.progress += 1
-        engine.breaker.succeeded()
         self.metrics.began(exchange.model, exchange.lane, time.monotonic() - exchange.began)
         headers, streaming = back_headers(reply.headers, exchange.request_id, engine.name)
         exchange.streaming = streaming
         await _start(exchange, send, reply.status, headers)
         if reply.complete and not streaming:
+            engine.breaker.succeeded()
             await send({"type": "http.response.body", "body": piece, "more_body": False})
             return
         await self._stream(exchange, engine, reply, piece, send)
 
     async def _stream(self, exchange: Exchange, engine: Engine, reply: Reply, piece: bytes, send: Send) -> None:
         """Hand on what arrives. A broken stream of events ends with an error event; a broken body breaks off."""
-        watch = StreamWatch() if exchange.streaming else None
+        watch = exchange.watch = StreamWatch() if exchange.streaming and not _encoded(reply) else None
         reply.watch("token", self.waits.token)
         try:
             while piece:
@@ -214,9 +245,7 @@ class Forwarder:
             self.metrics.stream_errors.labels(exchange.model, "stalled" if stalled else "lost").inc()
             engine.breaker.failed(time.monotonic())
             error_type = GatewayTimeout if stalled else BadGateway
-            await break_off(
-                exchange, error_type(f"engine {engine.name}: {error}; the answer is incomplete"), send, watch
-            )
+            await break_off(exchange, error_type(f"engine {engine.name}: {error}; the answer is incomplete"), send)
             return
         if watch is not None and (kind := _unsound(watch, exchange.path)):
             self.metrics.stream_errors.labels(exchange.model, kind).inc()
@@ -242,8 +271,7 @@ class Forwarder:
                 raise _Retry("dying", lost)
         engine.progress += 1
         headers, _ = back_headers(reply.headers, exchange.request_id, engine.name)
-        encoded = any(name == b"content-encoding" for name, _ in headers)
-        wrapped = None if encoded else envelope.rewrap(reply.status, raw, exchange.request_id)
+        wrapped = None if _encoded(reply) else envelope.rewrap(reply.status, raw, exchange.request_id)
         if wrapped is not None:
             headers = [pair for pair in headers if pair[0] != b"content-type"]
             headers.append((b"content-type", b"application/json"))
@@ -257,9 +285,13 @@ class Forwarder:
         reply.watch("first byte", self.waits.token)
         parts, size = [], 0
         try:
-            while size < _ERROR_LIMIT and (piece := await reply.read()):
+            while piece := await reply.read():
                 parts.append(piece)
                 size += len(piece)
+                if size > _ERROR_LIMIT:
+                    raise BadGateway(
+                        f"engine {engine.name} answered {reply.status} with more than {_ERROR_LIMIT} bytes"
+                    )
         except (UpstreamLost, UpstreamTimeout) as error:
             if not parts:
                 engine.breaker.failed(time.monotonic())
@@ -308,12 +340,12 @@ def _connection_tokens(headers: Headers) -> frozenset[bytes]:
     return frozenset()
 
 
-async def break_off(exchange: Exchange, error: ApiError, send: Send, watch: StreamWatch | None) -> None:
-    """End a started answer with an error. A plain body is left incomplete, which closes the connection."""
-    if not exchange.streaming:
+async def break_off(exchange: Exchange, error: ApiError, send: Send) -> None:
+    """End a started answer with an error event. A plain or encoded body is left incomplete: the connection closes."""
+    watch = exchange.watch
+    if watch is None:
         return
-    gap = b"" if watch is None or watch.between_events else b"\n\n"
-    last = gap + envelope.event(error, exchange.request_id, exchange.path)
+    last = (b"" if watch.between_events else b"\n\n") + envelope.event(error, exchange.request_id, exchange.path)
     await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
@@ -324,9 +356,15 @@ async def _start(exchange: Exchange, send: Send, status: int, headers: Headers) 
 
 def _unsound(watch: StreamWatch, path: str) -> str:
     """What is wrong with a stream that came to its end: the engine said so, or no choice was finished. Else ""."""
+    watch.end()
     if watch.error is not None:
         return "engine"
     return "unfinished" if path in _FINISHING and not watch.finished else ""
+
+
+def _encoded(reply: Reply) -> bool:
+    """Compressed: it passes as it is and cannot be looked into."""
+    return any(name == b"content-encoding" for name, _ in reply.headers)
 
 
 def _busy_text(engine: Engine, raw: bytes) -> str:

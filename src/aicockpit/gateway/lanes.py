@@ -34,19 +34,19 @@ def parse_slot(value: bytes) -> bytes:
 
 
 class WaitingRoom:
-    """Background requests waiting for their turn, first come first served."""
+    """Background requests waiting for their turn, first come first served, each until its own deadline."""
 
-    def __init__(self, size: int, wait_s: float | None) -> None:
-        self.size, self.wait_s = size, wait_s
+    def __init__(self, size: int) -> None:
+        self.size = size
         self._queue: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    async def turn(self, again: bool) -> None:
+    async def turn(self, again: bool, deadline: float | None) -> None:
         """Return when it may be worth choosing again. `again`: it had its turn in vain and keeps its place.
 
-        Raises Overloaded when the room is full or the wait passes its limit.
+        `deadline` is on the event loop's clock. Raises Overloaded when the room is full or the deadline passes.
         """
         if len(self._queue) >= self.size and not again:
             raise Overloaded(f"{self.size} background requests are waiting already", headers=((b"retry-after", b"5"),))
@@ -56,11 +56,11 @@ class WaitingRoom:
         else:
             self._queue.append(ticket)
         try:
-            async with asyncio.timeout(self.wait_s):
+            async with asyncio.timeout_at(deadline):
                 await ticket
         except TimeoutError as error:
             self._give_up(ticket)
-            message = f"background work waited {self.wait_s:g} s behind interactive work (background limit)"
+            message = "background work waited behind interactive work for too long (AICOCKPIT_BACKGROUND_WAIT)"
             raise Overloaded(message, headers=((b"retry-after", b"10"),)) from error
         except asyncio.CancelledError:
             self._give_up(ticket)

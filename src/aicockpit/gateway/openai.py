@@ -62,6 +62,8 @@ ROUTES: dict[str, Route] = {
 }
 # OpenAI clients only know paths below their base URL; vLLM serves these without the prefix.
 PREFIXED = {f"/v1{path}": path for path in ("/pooling", "/classify", "/tokenize", "/detokenize")}
+OTHER = "other"
+_STORED_ROUTE = "/v1/responses/{id}"
 ID = re.compile(r"[A-Za-z0-9_\-]{1,128}")
 STORED = re.compile(rf"/v1/responses/(?P<id>{ID.pattern})(?:/cancel)?")
 
@@ -89,8 +91,23 @@ class Call:
         return path + b"?" + self.query if self.query else path
 
 
-async def exchange(call: Call, route: Route, directory: Directory) -> Exchange:
-    """A request with a body as an exchange. Raises BadRequest, NotFound, UnsupportedEncoding."""
+def route_of(path: str) -> str:
+    """The route's name, for counting: one of a bounded set."""
+    if path in ROUTES:
+        return path
+    return _STORED_ROUTE if STORED.fullmatch(path) else OTHER
+
+
+def methods(path: str) -> tuple[str, ...]:
+    """What an engine's route takes."""
+    return ("POST",) if path in ROUTES or path.endswith("/cancel") else ("GET",)
+
+
+async def exchange(call: Call, directory: Directory) -> Exchange:
+    """A request as an exchange. Raises BadRequest, NotFound, NotReady, UnsupportedEncoding."""
+    route = ROUTES.get(call.path)
+    if route is None:
+        return await _stored_exchange(call, directory)
     headers, body = call.headers, call.body
     refuse_encoded(headers.get(b"content-encoding", b""))
     lane = parse_lane(headers.get(b"x-aicockpit-lane", b""), route.lane)
@@ -110,13 +127,13 @@ async def exchange(call: Call, route: Route, directory: Directory) -> Exchange:
     return _exchange(call, call.path, body, model, lane, engines)
 
 
-async def stored_exchange(call: Call, directory: Directory) -> Exchange:
+async def _stored_exchange(call: Call, directory: Directory) -> Exchange:
     """GET or cancel of a stored response: it goes to the engine that made it. Raises NotFound."""
     match = STORED.fullmatch(call.path)
     if match is None:
         raise NotFound(f"there is no route {call.path[:200]}")
     holder = await _holder(match["id"], directory.engines, directory)
-    return _exchange(call, "/v1/responses/{id}", b"", holder.served_names[0], Lane.INTERACTIVE, [holder])
+    return _exchange(call, _STORED_ROUTE, b"", holder.served_names[0], Lane.INTERACTIVE, [holder])
 
 
 async def _holder(response_id: str, engines: Sequence[Engine], directory: Directory) -> Engine:

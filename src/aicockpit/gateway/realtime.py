@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl, urlencode
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
@@ -16,8 +16,7 @@ from aicockpit.engines.engine import Engine
 from aicockpit.errors import ApiError, BadGateway, BadRequest
 from aicockpit.gateway import envelope
 from aicockpit.gateway.directory import Directory
-from aicockpit.gateway.forward import Send, refusal
-from aicockpit.gateway.routing import Limits, choose
+from aicockpit.gateway.forward import Forwarder, Send
 from aicockpit.types import Lane
 
 Scope = MutableMapping[str, Any]
@@ -31,9 +30,9 @@ class Realtime:
     """Proxies WebSockets. The model is named by `?model=`, or by the first message (`session.update`)."""
 
     def __init__(
-        self, directory: Directory, limits: Limits, connect_wait: float, max_message: int, first_wait: float
+        self, directory: Directory, forwarder: Forwarder, connect_wait: float, max_message: int, first_wait: float
     ) -> None:
-        self._directory, self._limits = directory, limits
+        self._directory, self._forwarder = directory, forwarder
         self._connect_wait, self._max_message, self._first_wait = connect_wait, max_message, first_wait
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
@@ -41,14 +40,15 @@ class Realtime:
         await receive()  # websocket.connect
         await send({"type": "websocket.accept", "subprotocol": _subprotocol(scope)})
         try:
-            model, first = await self._model(scope, receive)
-            if model is None:
+            asked, first = await self._model(scope, receive)
+            if asked is None:
                 return
-            served, engines = self._directory.find(model)
-            choice = choose(engines, Lane.INTERACTIVE, self._limits, asyncio.get_running_loop().time())
-            if choice.engine is None:
-                raise refusal(choice)
-            await self._proxy(choice.engine, scope, served, first, receive, send)
+            model, engines = self._directory.find(asked)
+            engine = self._forwarder.pick(engines, Lane.INTERACTIVE)
+            query = scope.get("query_string", b"").decode("latin-1")
+            if model != asked:
+                query, first = _renamed(query, model), first and _with_model(first, model)
+            await self._proxy(engine, query, first, receive, send)
         except ApiError as error:
             await self.refuse(send, error, request_id)
 
@@ -74,28 +74,19 @@ class Realtime:
         return _named_in(message), message
 
     async def _proxy(
-        self,
-        engine: Engine,
-        scope: Scope,
-        model: str,
-        first: MutableMapping[str, Any] | None,
-        receive: Receive,
-        send: Send,
+        self, engine: Engine, query: str, first: MutableMapping[str, Any] | None, receive: Receive, send: Send
     ) -> None:
-        engine.load.add(Lane.INTERACTIVE, 1)
         try:
-            async with self._dial(engine, scope) as upstream:
-                if first is not None:
-                    await _to_engine(upstream, first)
-                await _pump(upstream, receive, send, engine)
+            with self._forwarder.occupied(engine, Lane.INTERACTIVE):
+                async with self._dial(engine, query) as upstream:
+                    if first is not None:
+                        await _to_engine(upstream, first)
+                    await _pump(upstream, receive, send, engine)
         except (OSError, WebSocketException, TimeoutError) as error:
             raise BadGateway(f"engine {engine.name}: {error}") from error
-        finally:
-            engine.load.add(Lane.INTERACTIVE, -1)
 
-    def _dial(self, engine: Engine, scope: Scope) -> connect:
+    def _dial(self, engine: Engine, query: str) -> connect:
         address = engine.address
-        query = scope.get("query_string", b"").decode("latin-1")
         path = "/v1/realtime" + (f"?{query}" if query else "")
         options: dict[str, Any] = {
             "open_timeout": self._connect_wait,
@@ -154,16 +145,38 @@ async def _engine_to_client(upstream: ClientConnection, send: Send, engine: Engi
 
 def _named_in(message: MutableMapping[str, Any]) -> str:
     """`model`, or `session.model`, of the first message. Raises BadRequest."""
+    found = _decoded(message)
+    for place in _places(found):
+        if isinstance(place.get("model"), str):
+            return str(place["model"])
+    raise BadRequest("the first message must name the model, or use ?model=NAME", code="model_missing", param="model")
+
+
+def _with_model(message: MutableMapping[str, Any], model: str) -> MutableMapping[str, Any]:
+    """The first message with an alias replaced."""
+    found = _decoded(message)
+    for place in _places(found):
+        if isinstance(place.get("model"), str):
+            place["model"] = model
+    return {**message, "text": msgspec.json.encode(found).decode()}
+
+
+def _decoded(message: MutableMapping[str, Any]) -> Any:
     try:
-        found = msgspec.json.decode(message.get("text") or b"")
+        return msgspec.json.decode(message.get("text") or b"")
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest("the first message must be JSON naming the model, or use ?model=NAME") from error
-    if isinstance(found, dict):
-        session = found.get("session")
-        for place in (found, session if isinstance(session, dict) else {}):
-            if isinstance(place.get("model"), str):
-                return str(place["model"])
-    raise BadRequest("the first message must name the model, or use ?model=NAME", code="model_missing", param="model")
+
+
+def _places(found: Any) -> list[dict[str, Any]]:
+    if not isinstance(found, dict):
+        return []
+    session = found.get("session")
+    return [found, session] if isinstance(session, dict) else [found]
+
+
+def _renamed(query: str, model: str) -> str:
+    return urlencode([(name, model if name == "model" else value) for name, value in parse_qsl(query, True)])
 
 
 def _subprotocol(scope: Scope) -> str | None:

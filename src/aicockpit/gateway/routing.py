@@ -60,13 +60,16 @@ def _work(engine: Engine) -> tuple[int, int]:
 
 def _none(engines: Sequence[Engine], ready: Sequence[Engine], tried: Collection[Engine]) -> Choice:
     if ready:
-        return Choice(Verdict.DOWN, None, "; ".join(f"{e.name}: circuit open after failures" for e in ready))
+        return Choice(Verdict.DOWN, None, "; ".join(describe(engine) for engine in ready))
     starting = [e for e in engines if e.state in (EngineState.STARTING, EngineState.BACKOFF)]
     verdict = Verdict.STARTING if starting else Verdict.DOWN
     shown = starting or [engine for engine in engines if engine not in tried] or engines
-    return Choice(verdict, None, "; ".join(_state(engine) for engine in shown))
+    return Choice(verdict, None, "; ".join(describe(engine) for engine in shown))
 
 
-def _state(engine: Engine) -> str:
+def describe(engine: Engine) -> str:
+    """Why an engine takes no request, in one phrase."""
+    if engine.state is EngineState.READY:
+        return f"{engine.name}: circuit open after failures"
     detail = engine.stage if engine.state is EngineState.STARTING else engine.reason
     return f"{engine.name} is {engine.state}" + f" ({detail})" * bool(detail)

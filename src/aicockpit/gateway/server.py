@@ -17,6 +17,7 @@ from aicockpit.gateway.auth import Gate, KeyStore
 from aicockpit.gateway.directory import Directory
 from aicockpit.gateway.forward import Forwarder, Waits
 from aicockpit.gateway.metrics import EngineCollector, Metrics
+from aicockpit.gateway.protocol import LimitedProtocol
 from aicockpit.gateway.realtime import Realtime
 from aicockpit.gateway.routing import Limits
 from aicockpit.hardware.detect import Gpu
@@ -42,15 +43,17 @@ def build(
     limits = Limits(settings.engine_queue, settings.background_slots)
     waits = Waits(settings.first_byte_wait, settings.token_wait)
     collector = EngineCollector(controls.engines, read_gpus)
+    forwarder = Forwarder(limits, waits, metrics, settings.background_queue, settings.background_wait)
     return Gateway(
         directory,
-        Forwarder(limits, waits, metrics, settings.background_queue, settings.background_wait),
+        forwarder,
         Gate(KeyStore(settings.state_dir), fixed_keys, open_to_all=not settings.auth),
         metrics,
         admin.build(controls, directory, metrics, collector, used_memory),
-        Realtime(directory, limits, settings.connect_wait, settings.max_body, _REALTIME_FIRST_S),
+        Realtime(directory, forwarder, settings.connect_wait, settings.max_body, _REALTIME_FIRST_S),
         max_body=settings.max_body,
         max_inflight=settings.max_inflight,
+        body_wait=settings.body_wait,
     )
 
 
@@ -103,7 +106,7 @@ class Doors:
             app,
             interface="asgi3",
             loop="none",
-            http="httptools",
+            http=LimitedProtocol,
             ws="websockets-sansio" if websockets else "none",
             lifespan="off",
             log_config=None,

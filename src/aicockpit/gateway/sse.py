@@ -8,12 +8,16 @@ from __future__ import annotations
 import msgspec
 
 _HELD = 64 * 1024
+# Kept of an event that is not held, so that its end is still recognised.
+_TAIL = 3
+_ENDS = (b"\n\n", b"\r\n\r\n")
 
 
 class StreamWatch:
     """Feed it every piece. `error` is the engine's error message once one was seen inside the stream.
 
-    `finished`: some choice had its `finish_reason`; a dying vLLM may send `[DONE]` without one.
+    `finished`: some choice had its `finish_reason`, or an event was too long to be looked at; a dying vLLM may send
+    `[DONE]` without one.
     """
 
     __slots__ = ("_partial", "error", "finished")
@@ -27,20 +31,28 @@ class StreamWatch:
         if self._partial:
             piece = self._partial + piece
             self._partial = b""
-        if not piece.endswith((b"\n\n", b"\r\n\r\n")):
-            cut = max(piece.rfind(b"\n\n") + 2, piece.rfind(b"\r\n\r\n") + 4 if b"\r" in piece else 0)
-            cut = 0 if cut == 1 else cut
-            # An event longer than what is held is no error of an engine: those are short.
-            self._partial = piece[cut:] if len(piece) - cut <= _HELD else b"."
-            piece = piece[:cut]
-        if not self.finished and (b'"finish_reason":"' in piece or b'"finish_reason": "' in piece):
-            self.finished = True
-        if b'"error"' in piece and self.error is None:
-            self.error = _find_error(piece)
+        if not piece.endswith(_ENDS):
+            cut = max(place + len(end) if (place := piece.rfind(end)) >= 0 else 0 for end in _ENDS)
+            rest, piece = piece[cut:], piece[:cut]
+            if len(rest) > _HELD:  # no error of an engine is so long
+                self.finished = True
+                rest = rest[-_TAIL:]
+            self._partial = rest
+        self._look(piece)
+
+    def end(self) -> None:
+        """The stream is over: what is held is its last event, though no empty line followed it."""
+        self._look(self._partial)
 
     @property
     def between_events(self) -> bool:
         return not self._partial
+
+    def _look(self, events: bytes) -> None:
+        if not self.finished and (b'"finish_reason":"' in events or b'"finish_reason": "' in events):
+            self.finished = True
+        if b'"error"' in events and self.error is None:
+            self.error = _find_error(events)
 
 
 def _find_error(piece: bytes) -> str | None:

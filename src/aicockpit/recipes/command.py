@@ -16,6 +16,8 @@ from aicockpit.recipes import flags
 from aicockpit.settings import Settings
 from aicockpit.types import EngineSpec
 
+# The gateway has drained before SIGTERM; this is for what reaches the engine past it. Less than the wait for SIGKILL.
+SHUTDOWN_S = 5
 CPU_MODULE = "vllm.entrypoints.launchers.api_server.entry"
 CPU_KV_BYTES = 500_000_000
 CPU_BLOCK = 32  # the finest that the CPU backend takes, and its fastest when the prefix is warm
@@ -46,7 +48,7 @@ def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) 
     ours = (
         *("--served-model-name", *names),
         *("--uds", uds),
-        *("--shutdown-timeout", str(max(1, math.ceil(settings.stop_wait)))),
+        *("--shutdown-timeout", str(SHUTDOWN_S)),
         "--enable-prompt-tokens-details",
         *("--scheduling-policy", "priority"),
         *trust,
