@@ -249,7 +249,10 @@ class Forwarder:
             return
         if watch is not None and (kind := _unsound(watch, exchange.path)):
             self.metrics.stream_errors.labels(exchange.model, kind).inc()
+        if watch is not None and watch.error is not None:
             engine.breaker.failed(time.monotonic())
+        else:
+            engine.breaker.succeeded()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _pass_error(self, exchange: Exchange, engine: Engine, reply: Reply, send: Send) -> None:
