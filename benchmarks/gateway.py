@@ -47,6 +47,7 @@ class Plan:
 
     scenes: list[Scenario]
     seconds: float
+    rounds: int
     peers: list[Peer]
     soak: bool
     soak_scale: float
@@ -58,6 +59,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="1 s a cell, 1 and 32 connections")
     parser.add_argument("--only", default=names, help=f"gateways, comma-separated: {names}; direct always runs")
     parser.add_argument("--seconds", type=float, help="seconds for each cell (5; with --quick 1)")
+    parser.add_argument("--rounds", type=int, help="times to measure everything; the best cell counts (2; quick 1)")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md")
     parser.add_argument("--soak", action="store_true", help="ours: memory over 100,000 requests and 10,000 aborts")
     parser.add_argument("--soak-scale", type=float, default=1.0, help="a part of the soak, for a try (1.0)")
@@ -74,7 +76,8 @@ def plan_of(chosen: argparse.Namespace) -> Plan:
     seconds = chosen.seconds or (1.0 if chosen.quick else 5.0)
     wanted = chosen.only.split(",")
     peers = [peer for peer in PEERS if peer.name in wanted]
-    return Plan(scenarios(connections), seconds, peers, chosen.soak, chosen.soak_scale)
+    rounds = chosen.rounds or (1 if chosen.quick else 2)
+    return Plan(scenarios(connections), seconds, rounds, peers, chosen.soak, chosen.soak_scale)
 
 
 class Session:
@@ -83,6 +86,7 @@ class Session:
     def __init__(self, plan: Plan, place: Bench, progress: Progress) -> None:
         self.plan, self.bench, self.progress = plan, place, progress
         self.found = Run()
+        self.last = True
 
     def say(self, text: str) -> None:
         self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -117,7 +121,7 @@ class Session:
             return
         try:
             self.measure(peer.name, running, port)
-            if self.plan.soak and peer.name == "ours":
+            if self.plan.soak and self.last and peer.name == "ours":
                 self.found.soak = soak(running, port, self.bench, self.say, self.plan.soak_scale)
         finally:
             running.stop()
@@ -129,10 +133,24 @@ def run(plan: Plan, console: Console) -> Run:
     with bench() as place, Progress(*columns, console=console, refresh_per_second=1, transient=True) as progress:
         os.sched_setaffinity(0, {place.load_core})
         session = Session(plan, place, progress)
-        session.measure("direct", None, place.stub_port)
-        for peer in plan.peers:
-            session.peer(peer)
+        for number in range(plan.rounds):
+            session.last = number == plan.rounds - 1
+            session.measure("direct", None, place.stub_port)
+            for peer in plan.peers:
+                session.peer(peer)
+    session.found.measurements = best(session.found.measurements)
+    session.found.missing = list(dict.fromkeys(session.found.missing))
     return session.found
+
+
+def best(measurements: list[Measurement]) -> list[Measurement]:
+    """Of each cell the round with the highest rate: a shared machine can only slow a gateway down."""
+    cells: dict[tuple[str, Scenario], Measurement] = {}
+    for m in measurements:
+        known = cells.get((m.gateway, m.scenario))
+        if known is None or report.rate(m) > report.rate(known):
+            cells[m.gateway, m.scenario] = m
+    return list(cells.values())
 
 
 def facts_of(found: Run, plan: Plan, words: list[str], machine: str) -> report.Facts:
@@ -141,6 +159,7 @@ def facts_of(found: Run, plan: Plan, words: list[str], machine: str) -> report.F
         machine=machine,
         command=shlex.join(["python", "benchmarks/gateway.py", *words]),
         seconds=plan.seconds,
+        rounds=plan.rounds,
         generator="wrk" if wrk.available() else "benchmarks/load.py",
         versions=found.versions,
         missing=found.missing,

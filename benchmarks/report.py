@@ -34,6 +34,7 @@ class Facts:
     machine: str
     command: str
     seconds: float
+    rounds: int
     generator: str
     versions: dict[str, str]
     missing: Sequence[Missing]
@@ -144,7 +145,7 @@ def ceiling(results: Results) -> list[str]:
 def render(facts: Facts, results: Results, bars: Sequence[Bar]) -> str:
     """The whole generated part, without the markers."""
     lines = [
-        f"{facts.date}; {facts.machine}; {facts.seconds:g} s a cell; JSON load from {facts.generator}.",
+        f"{facts.date}; {facts.machine}; {facts.seconds:g} s a cell, best of {facts.rounds} rounds; JSON load from {facts.generator}.",
         f"Made by `{facts.command}`.",
         "",
         *(f"- {name} {version}" for name, version in facts.versions.items()),

@@ -24,7 +24,7 @@ from benchmarks.stub import State, Stub
 def cell(gateway: str, rate: float, kind: str = "json", connections: int = 32, p50: float = 1.0) -> Measurement:
     scene = Scenario("json" if kind == "json" else "sse", "2 kB", connections)
     chunks = 0 if kind == "json" else int(rate)
-    seen = LoadResult(requests=int(rate), chunks=chunks, seconds=1.0, p50=p50, p99=p50 * 2)
+    seen = LoadResult(requests=int(rate), chunks=chunks, seconds=1.0, rounds=2, p50=p50, p99=p50 * 2)
     return Measurement(gateway, scene, seen, cpu=0.5, memory=50_000_000)
 
 

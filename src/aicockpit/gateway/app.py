@@ -188,10 +188,12 @@ class Gateway:
         if method not in allowed:
             listed = ", ".join(allowed)
             raise MethodNotAllowed(f"{path[:200]} takes {listed}", headers=((b"allow", listed.encode()),))
-        if (declared := declared_length(headers)) <= self.max_body:
+        declared = declared_length(headers)
+        if 0 < declared <= self.max_body:
             self._hold(visit, declared)
         body = await read_body(receive, headers, self.max_body, self.body_wait)
-        self._hold(visit, len(body))
+        if not declared:
+            self._hold(visit, len(body))
         return openai.Call(method, path, scope["query_string"], headers, scope["headers"], body, request_id)
 
     def _hold(self, visit: Visit, size: int) -> None:

@@ -13,10 +13,9 @@ HEAD_WAIT_S = 30.0
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Closes connections whose head is too long or too slow. Costs nothing for a head that comes in one piece."""
+    """Closes connections whose head is too long or too slow. A head in one piece costs two comparisons."""
 
     _head = 0
-    _in_head = False
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -29,21 +28,17 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:  # past the head of a request
+            if self._timer is not None:
+                self._head = 0
+                self._disarm()
+        elif not self.transport.is_closing():
             self._head += len(data)
             if self._head > MAX_HEAD:
                 self.send_400_response("The request's headers are too long.")
             elif self._timer is None:
                 self._timer = self.loop.call_later(HEAD_WAIT_S, self._late)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_head, self._head = True, 0
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._disarm()
-        super().on_headers_complete()
 
     def _disarm(self) -> None:
         if self._timer is not None:
