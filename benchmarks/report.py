@@ -145,7 +145,8 @@ def ceiling(results: Results) -> list[str]:
 def render(facts: Facts, results: Results, bars: Sequence[Bar]) -> str:
     """The whole generated part, without the markers."""
     lines = [
-        f"{facts.date}; {facts.machine}; {facts.seconds:g} s a cell, best of {facts.rounds} rounds; JSON load from {facts.generator}.",
+        f"{facts.date}; {facts.machine}; {facts.seconds:g} s a cell, best of {facts.rounds} rounds; "
+        f"JSON load from {facts.generator}.",
         f"Made by `{facts.command}`.",
         "",
         *(f"- {name} {version}" for name, version in facts.versions.items()),

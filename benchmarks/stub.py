@@ -64,7 +64,7 @@ EMPTY = _answer("", "text/plain")
 MISSING = _answer({"error": {"message": "no such route", "code": 404}}, status="404 Not Found")
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENT = _event("token 000000000000000 ")
-STREAM_END = _event("", "stop") + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+STREAM_END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 
 
 def stamped_event() -> bytes:

@@ -24,7 +24,7 @@ from benchmarks.stub import State, Stub
 def cell(gateway: str, rate: float, kind: str = "json", connections: int = 32, p50: float = 1.0) -> Measurement:
     scene = Scenario("json" if kind == "json" else "sse", "2 kB", connections)
     chunks = 0 if kind == "json" else int(rate)
-    seen = LoadResult(requests=int(rate), chunks=chunks, seconds=1.0, rounds=2, p50=p50, p99=p50 * 2)
+    seen = LoadResult(requests=int(rate), chunks=chunks, seconds=1.0, p50=p50, p99=p50 * 2)
     return Measurement(gateway, scene, seen, cpu=0.5, memory=50_000_000)
 
 
@@ -98,7 +98,9 @@ def test_rows_hold_ratios_to_direct_and_to_nginx() -> None:
 def test_page_names_versions_missing_peers_and_figures_near_the_ceiling() -> None:
     results = Results([cell("direct", 40_000), cell("nginx", 39_000), cell("ours", 8_000)])
     missing = [Missing("litellm", "no such package")]
-    facts = report.Facts("2026-01-01", "2 cores", "python benchmarks/gateway.py", 5, "wrk", {"nginx": "1.2"}, missing)
+    facts = report.Facts(
+        "2026-01-01", "2 cores", "python benchmarks/gateway.py", 5, 2, "wrk", {"nginx": "1.2"}, missing
+    )
     page = report.render(facts, results, check(results, None))
     assert "- nginx 1.2\n- litellm: not measured: no such package" in page
     assert "| ours | 32 | 8,000 |" in page
