@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -225,3 +226,17 @@ def test_orphans_of_a_crash_are_ended_at_the_next_start(tmp_path: Path) -> None:
     with serving(tmp_path, **settings) as second:
         second.until_ready()
         assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_second_ctrl_c_waits_for_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path, **supervised(tmp_path, "--fake-ignore-sigterm --fake-first-delay 600")) as server:
+        server.until_ready()
+        tree = psutil.Process(server.process.pid).children(recursive=True)
+        with socket.create_connection(("127.0.0.1", server.port)) as half:
+            half.sendall(b"POST /v1/completions HTTP/1.1\r\nauthorization: Bearer k\r\ncontent-length: 9\r\n\r\n{")
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+            server.process.send_signal(signal.SIGINT)
+            server.process.wait(8)  # the ladder alone would wait ten seconds for SIGTERM
+        assert not psutil.wait_procs(tree, 5)[1]
+        assert "Traceback" not in server.log.read_text()

@@ -46,6 +46,17 @@ async def test_a_client_that_leaves_frees_the_engine(tmp_path: Path, when: str) 
     assert 'code="499"' in page
 
 
+async def test_a_client_with_a_long_body_that_leaves_is_noticed(tmp_path: Path) -> None:
+    with start_fake(tmp_path, "--fake-hang-before-headers") as fake:
+        async with running(tmp_path, engine_of(fake)) as rig:
+            link = rig.raw()
+            await asyncio.to_thread(link.sendall, request_bytes(prompt="x" * 3_000_000))
+            await asyncio.to_thread(fake.wait_state, active=1)
+            link.close()
+            await aborted(fake)
+            await until(lambda: rig.gateway.inflight == 0)
+
+
 async def test_a_client_that_leaves_while_uploading_reaches_no_engine(tmp_path: Path) -> None:
     with start_fake(tmp_path) as fake:
         async with running(tmp_path, engine_of(fake)) as rig:

@@ -33,6 +33,7 @@ from aicockpit.gateway.directory import Directory
 from aicockpit.gateway.forward import Exchange, Forwarder, Send, break_off
 from aicockpit.gateway.lanes import Cancellable, Slots, parse_slot
 from aicockpit.gateway.metrics import Metrics
+from aicockpit.gateway.protocol import CONNECTION, LimitedProtocol
 from aicockpit.gateway.realtime import Realtime
 from aicockpit.log import REQUEST_ID
 from aicockpit.types import Lane
@@ -71,6 +72,10 @@ class Visit(Cancellable):
         self.held = 0
         self.left = False
         self.status = _CLIENT_LEFT
+
+    def leave(self) -> None:
+        self.left = True
+        self.task.cancel()
 
 
 class Gateway:
@@ -165,7 +170,8 @@ class Gateway:
     ) -> None:
         slot = parse_slot(headers.get(b"x-aicockpit-slot", b""))
         call = await self._read(scope, receive, path, headers, request_id, visit)
-        watcher = self._watch(receive, visit)
+        connection: LimitedProtocol = scope[CONNECTION]
+        connection.watch(visit)
         if slot:
             self.slots.take(caller.id, slot, visit)
         try:
@@ -173,8 +179,7 @@ class Gateway:
             await self.forwarder.forward(exchange, send)
             visit.status = exchange.status
         finally:
-            if not watcher.done():
-                watcher.cancel()
+            connection.unwatch(visit)
             if slot:
                 self.slots.leave(caller.id, slot, visit)
 
@@ -204,19 +209,6 @@ class Gateway:
             )
         self._held += size - visit.held
         visit.held = size
-
-    def _watch(self, receive: Receive, visit: Visit) -> asyncio.Task[object]:
-        """From here on the client's leaving cancels the request. The watcher is to be cancelled at its end."""
-
-        def left(watcher: asyncio.Task[object]) -> None:
-            # Also done when the answer is complete; then the request's task needs no cancelling any more.
-            if not watcher.cancelled() and visit in self._active and visit.status == _CLIENT_LEFT:
-                visit.left = True
-                visit.task.cancel()
-
-        watcher: asyncio.Task[object] = asyncio.get_running_loop().create_task(receive())  # type: ignore[arg-type]
-        watcher.add_done_callback(left)
-        return watcher
 
     async def _cancelled(self, visit: Visit, send: Send, request_id: str) -> None:
         """By a newer request or a stop (its client is told), by its client, or by uvicorn, which is passed on."""
