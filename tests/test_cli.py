@@ -229,7 +229,7 @@ def test_orphans_of_a_crash_are_ended_at_the_next_start(tmp_path: Path) -> None:
 
 
 def test_a_second_ctrl_c_waits_for_nothing(tmp_path: Path) -> None:
-    with serving(tmp_path, **supervised(tmp_path, "--fake-ignore-sigterm --fake-first-delay 600")) as server:
+    with serving(tmp_path, **supervised(tmp_path, "--fake-ignore-sigterm")) as server:
         server.until_ready()
         tree = psutil.Process(server.process.pid).children(recursive=True)
         with socket.create_connection(("127.0.0.1", server.port)) as half:

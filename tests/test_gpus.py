@@ -90,4 +90,14 @@ async def test_memory_that_never_settles_does_not_hold_a_start_for_ever(caplog: 
     read, _ = scripted([n * GIB for n in range(10_000)])
     async with GpuTurns(read, settle_wait=0.1, read_period=0.01).turn(("0",)):
         pass
-    assert "the memory of GPU 0 still moves" in caplog.text
+    assert "GPU 0: its memory is not free again" in caplog.text
+
+
+async def test_what_was_free_before_one_engine_must_be_free_before_the_next() -> None:
+    first, held, freed = [40 * GIB] * 3, [8 * GIB] * 20, [40 * GIB] * 3
+    read, asked = scripted([*first, *held, *freed])
+    turns = GpuTurns(read, settle_wait=30.0, read_period=0.001)
+    async with turns.turn(("0",)):
+        assert len(asked) == 3
+    async with turns.turn(("0",)):
+        assert len(asked) == 26

@@ -109,7 +109,7 @@ class ExternalEngine:
             misses = misses + 1 if reason and not cards else 0
             if misses >= _MISSES:
                 return reason
-            if cards and cards != self.engine.cards:
+            if cards and tuple(cards) != self.engine.served_names:  # their `created` is always now
                 self.engine.cards, self.engine.served_names = cards, tuple(cards)
                 self._on_change()
             now = await sampler.sample(suspect=len(samples) > 1)
