@@ -71,10 +71,8 @@ class Exchange:
     lane: Lane
     request_id: str
     engines: list[Engine]
-    key_id: str = ""
     began: float = field(default_factory=time.monotonic)
     started: bool = False
-    streaming: bool = False
     status: int = 0
     engine: Engine | None = None
     watch: StreamWatch | None = None
@@ -221,17 +219,18 @@ class Forwarder:
         engine.progress += 1
         self.metrics.began(exchange.model, exchange.lane, time.monotonic() - exchange.began)
         headers, streaming = back_headers(reply.headers, exchange.request_id, engine.name)
-        exchange.streaming = streaming
         await _start(exchange, send, reply.status, headers)
         if reply.complete and not streaming:
             engine.breaker.succeeded()
             await send({"type": "http.response.body", "body": piece, "more_body": False})
             return
-        await self._stream(exchange, engine, reply, piece, send)
+        await self._stream(exchange, engine, reply, piece, streaming, send)
 
-    async def _stream(self, exchange: Exchange, engine: Engine, reply: Reply, piece: bytes, send: Send) -> None:
+    async def _stream(
+        self, exchange: Exchange, engine: Engine, reply: Reply, piece: bytes, streaming: bool, send: Send
+    ) -> None:
         """Hand on what arrives. A broken stream of events ends with an error event; a broken body breaks off."""
-        watch = exchange.watch = StreamWatch() if exchange.streaming and not _encoded(reply) else None
+        watch = exchange.watch = StreamWatch() if streaming and not _encoded(reply) else None
         reply.watch("token", self.waits.token)
         try:
             while piece:
