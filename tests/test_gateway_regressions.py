@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from aicockpit.gateway import protocol
+from aicockpit.gateway import protocol, server
 from aicockpit.gateway.sse import StreamWatch
 from aicockpit.types import EngineState
 from fake_client import start_fake
@@ -250,6 +251,39 @@ async def test_endless_and_slow_heads_are_cut(tmp_path: Path, monkeypatch: pytes
             assert b"400" in await asyncio.wait_for(reader.read(), 5)
         writer.close()
         assert (await rig.client.get("/health")).status_code == 200
+
+
+async def test_a_websocket_outlives_the_limits_of_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_WAIT_S", 0.2)
+    monkeypatch.setattr(server, "_KEEP_ALIVE_S", 0.2)
+    with start_fake(tmp_path) as fake:
+        async with running(tmp_path, engine_of(fake)) as rig:
+            url, headers = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=fake", {"authorization": f"Bearer {KEY}"}
+            async with connect(url, additional_headers=headers, proxy=None) as client:
+                await asyncio.sleep(0.6)
+                await client.send('{"type":"hello"}')
+                assert json.loads(await client.recv())["received"] == '{"type":"hello"}'
+
+
+async def test_idle_connections_are_closed_and_busy_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_WAIT_S", 0.3)
+    monkeypatch.setattr(server, "_KEEP_ALIVE_S", 0.3)
+    with start_fake(tmp_path, "--fake-first-delay", "0.8") as fake:
+        async with running(tmp_path, engine_of(fake)) as rig:
+            body = json.dumps(chat_body()).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+            request = head.encode() + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            for _ in range(2):
+                writer.write(request)
+                status = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+                assert status.startswith(b"HTTP/1.1 200")
+                length = int(re.search(rb"content-length: (\d+)", status)[1])  # type: ignore[index]
+                await reader.readexactly(length)
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.close()
 
 
 async def test_slow_uploads_and_too_many_bodies(tmp_path: Path) -> None:

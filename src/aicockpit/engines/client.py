@@ -162,10 +162,7 @@ class Upstream:
 
     async def _exchange(self, connection: Connection, head: bytes, body: bytes, first_byte: float | None) -> Reply:
         reply = Reply(connection)
-        if body:
-            connection.start(reply, head, body)
-        else:
-            connection.start(reply, head)
+        connection.start(reply, head, body)
         reply.watch("first byte", first_byte)
         try:
             await reply.head()

@@ -18,6 +18,8 @@ Headers = list[tuple[bytes, bytes]]
 # Answer bytes held for a slow reader before the engine is paused.
 HIGH_WATER = 256 * 1024
 _MAX_HEADERS = 256
+# Bytes of a body below which a copy is cheaper than a second buffer in the write.
+_JOINED = 32 * 1024
 # A kept-alive connection that ends so soon after a request was written had ended before.
 _STALE_S = 0.5
 
@@ -190,11 +192,14 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
-    def start(self, reply: Reply, *parts: bytes) -> None:
+    def start(self, reply: Reply, head: bytes, body: bytes) -> None:
         assert self.transport is not None
         self.reply = reply
         self.started_at = self.loop.time()
-        self.transport.writelines(parts)
+        if len(body) < _JOINED:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
 
     def data_received(self, data: bytes) -> None:
         reply = self.reply

@@ -61,11 +61,11 @@ class ClientLeft(Exception):
 class Visit(Cancellable):
     """One HTTP request from its first byte to the last of its answer, and what is counted of it."""
 
-    __slots__ = ("answering", "began", "exchange", "held", "left", "route", "status")
+    __slots__ = ("answering", "began", "exchange", "headers", "held", "id", "left", "path", "route", "status")
 
-    def __init__(self, task: asyncio.Task[object], route: str) -> None:
+    def __init__(self, task: asyncio.Task[Any], path: str, route: str, headers: dict[bytes, bytes], id: str) -> None:
         super().__init__(task)
-        self.route = route
+        self.path, self.route, self.headers, self.id = path, route, headers, id
         self.began = time.monotonic()
         self.exchange: Exchange | None = None
         self.answering = False
@@ -129,66 +129,51 @@ class Gateway:
         request_id = self._request_id(headers)
         REQUEST_ID.set(request_id)
         path: str = openai.PREFIXED.get(scope["path"]) or scope["path"]
-        task = asyncio.current_task()
-        assert task is not None
-        visit = Visit(task, openai.route_of(path))
+        connection: LimitedProtocol = scope[CONNECTION]
+        visit = Visit(connection.task, path, openai.route_of(path), headers, request_id)
         self._active.add(visit)
         try:
             caller = self._caller(scope, path, headers)
             if visit.route == openai.OTHER:
-                await self._admin(scope, receive, send, request_id, caller, visit)
+                await self._admin(scope, receive, send, caller, visit)
             else:
-                await self._engine_route(scope, receive, send, path, headers, request_id, caller, visit)
+                await self._engine_route(scope, receive, send, caller, visit)
         except ApiError as error:
             level = logging.WARNING if error.status >= 500 else logging.DEBUG
             logger.log(level, "%s %s: %d %s", scope["method"], scope["path"], error.status, error.message)
-            await _tell(visit, error, send, request_id)
+            await _tell(visit, error, send)
         except ClientLeft:
             pass
         except asyncio.CancelledError:
-            await self._cancelled(visit, send, request_id)
+            await self._cancelled(visit, send)
         except Exception:  # the ASGI edge: a defect of ours must not look like the engine's, nor break the envelope
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            await _tell(
-                visit, InternalError("the gateway failed on this request; its log says where"), send, request_id
-            )
+            await _tell(visit, InternalError("the gateway failed on this request; its log says where"), send)
         finally:
             self._active.discard(visit)
             self._held -= visit.held
             self._count(visit, scope["method"])
 
-    async def _engine_route(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        path: str,
-        headers: dict[bytes, bytes],
-        request_id: str,
-        caller: Caller,
-        visit: Visit,
-    ) -> None:
-        slot = parse_slot(headers.get(b"x-aicockpit-slot", b""))
-        call = await self._read(scope, receive, path, headers, request_id, visit)
+    async def _engine_route(self, scope: Scope, receive: Receive, send: Send, caller: Caller, visit: Visit) -> None:
+        slot = parse_slot(visit.headers.get(b"x-aicockpit-slot", b""))
+        call = await self._read(scope, receive, visit)
         connection: LimitedProtocol = scope[CONNECTION]
         connection.watch(visit)
         if slot:
             self.slots.take(caller.id, slot, visit)
         try:
             exchange = visit.exchange = await openai.exchange(call, self.directory)
-            await self.forwarder.forward(exchange, send)
+            await self.forwarder.forward(exchange, send, connection.answer)
             visit.status = exchange.status
         finally:
             connection.unwatch(visit)
             if slot:
                 self.slots.leave(caller.id, slot, visit)
 
-    async def _read(
-        self, scope: Scope, receive: Receive, path: str, headers: dict[bytes, bytes], request_id: str, visit: Visit
-    ) -> openai.Call:
+    async def _read(self, scope: Scope, receive: Receive, visit: Visit) -> openai.Call:
         if self.inflight > self.max_inflight:
             raise Overloaded(f"{self.max_inflight} requests are in work already", headers=((b"retry-after", b"2"),))
-        method = scope["method"]
+        method, path, headers = scope["method"], visit.path, visit.headers
         allowed = openai.methods(path)
         if method not in allowed:
             listed = ", ".join(allowed)
@@ -199,7 +184,7 @@ class Gateway:
         body = await read_body(receive, headers, self.max_body, self.body_wait)
         if not declared:
             self._hold(visit, len(body))
-        return openai.Call(method, path, scope["query_string"], headers, scope["headers"], body, request_id)
+        return openai.Call(method, path, scope["query_string"], headers, scope["headers"], body, visit.id)
 
     def _hold(self, visit: Visit, size: int) -> None:
         """Account for a body, which is kept until the answer is complete. Raises Overloaded beyond the budget."""
@@ -210,12 +195,12 @@ class Gateway:
         self._held += size - visit.held
         visit.held = size
 
-    async def _cancelled(self, visit: Visit, send: Send, request_id: str) -> None:
+    async def _cancelled(self, visit: Visit, send: Send) -> None:
         """By a newer request or a stop (its client is told), by its client, or by uvicorn, which is passed on."""
         if visit.reason is not None:
             visit.task.uncancel()
             self.metrics.cancelled.labels(visit.reason.code).inc()
-            await _tell(visit, visit.reason, send, request_id)
+            await _tell(visit, visit.reason, send)
         elif visit.left:
             self.metrics.cancelled.labels("client_left").inc()
         else:
@@ -230,12 +215,10 @@ class Gateway:
             spent = (time.monotonic() - visit.began) * 1000
             access.info(_ACCESS, method, visit.route, visit.status, engine, lane, model, spent)
 
-    async def _admin(
-        self, scope: Scope, receive: Receive, send: Send, request_id: str, caller: Caller, visit: Visit
-    ) -> None:
+    async def _admin(self, scope: Scope, receive: Receive, send: Send, caller: Caller, visit: Visit) -> None:
         scope["aicockpit.caller"] = caller
-        scope["aicockpit.request_id"] = request_id
-        identity = (b"x-request-id", request_id.encode("latin-1"))
+        scope["aicockpit.request_id"] = visit.id
+        identity = (b"x-request-id", visit.id.encode("latin-1"))
 
         async def tagged(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -251,7 +234,7 @@ class Gateway:
         REQUEST_ID.set(request_id)
         task = asyncio.current_task()
         assert task is not None
-        visit = Visit(task, "/v1/realtime")
+        visit = Visit(task, scope["path"], "/v1/realtime", headers, request_id)
         self._active.add(visit)
         try:
             if scope["path"] != "/v1/realtime":
@@ -287,13 +270,13 @@ class Gateway:
         return f"req-{self._id_head}{next(self._ids):06x}"
 
 
-async def _tell(visit: Visit, error: ApiError, send: Send, request_id: str) -> None:
+async def _tell(visit: Visit, error: ApiError, send: Send) -> None:
     """The error as a whole answer when nothing was sent yet, else as the last event of a stream of events."""
     visit.status = error.status
     if visit.exchange is not None and visit.exchange.started:
         await break_off(visit.exchange, error, send)
     elif not visit.answering:
-        await respond(send, error, request_id)
+        await respond(send, error, visit.id)
 
 
 def declared_length(headers: dict[bytes, bytes]) -> int:

@@ -33,6 +33,8 @@ from aicockpit.gateway.sse import StreamWatch
 from aicockpit.types import Lane
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+# Sends a whole answer in one write: status, headers, body.
+Answer = Callable[[int, Headers, bytes], Awaitable[None]]
 
 # RFC 9110 section 7.6.1, and what the server in front of us writes itself.
 HOP_BY_HOP = frozenset(
@@ -96,13 +98,13 @@ class Forwarder:
         # One room per set of engines: two names of one engine queue together. Bounded by the sets there can be.
         self._rooms: dict[tuple[str, ...], WaitingRoom] = {}
 
-    async def forward(self, exchange: Exchange, send: Send) -> None:
+    async def forward(self, exchange: Exchange, send: Send, answer: Answer) -> None:
         """Raises ApiError while nothing was sent; after that the answer itself says what went wrong."""
         while True:
             engine = exchange.engine = await self._engine(exchange)
             try:
                 with self.occupied(engine, exchange.lane):
-                    await self._attempt(exchange, engine, send)
+                    await self._attempt(exchange, engine, send, answer)
                 return
             except _Retry as signal:
                 exchange.tried.append(engine)
@@ -178,11 +180,11 @@ class Forwarder:
             return False
         return self._choose(exchange).verdict in (Verdict.SEND, Verdict.WAIT)
 
-    async def _attempt(self, exchange: Exchange, engine: Engine, send: Send) -> None:
+    async def _attempt(self, exchange: Exchange, engine: Engine, send: Send, answer: Answer) -> None:
         reply: Reply | None = None
         try:
             reply = await self._first(exchange, engine)
-            await self._pass(exchange, engine, reply, send)
+            await self._pass(exchange, engine, reply, send, answer)
         finally:
             if reply is not None:
                 reply.watch("", None)
@@ -204,7 +206,7 @@ class Forwarder:
             engine.breaker.failed(time.monotonic())
             raise _Retry("lost", BadGateway(f"engine {engine.name}: {error}")) from error
 
-    async def _pass(self, exchange: Exchange, engine: Engine, reply: Reply, send: Send) -> None:
+    async def _pass(self, exchange: Exchange, engine: Engine, reply: Reply, send: Send, answer: Answer) -> None:
         if reply.status >= 400:
             await self._pass_error(exchange, engine, reply, send)
             return
@@ -219,11 +221,12 @@ class Forwarder:
         engine.progress += 1
         self.metrics.began(exchange.model, exchange.lane, time.monotonic() - exchange.began)
         headers, streaming = back_headers(reply.headers, exchange.request_id, engine.name)
-        await _start(exchange, send, reply.status, headers)
         if reply.complete and not streaming:
+            exchange.started, exchange.status = True, reply.status
             engine.breaker.succeeded()
-            await send({"type": "http.response.body", "body": piece, "more_body": False})
+            await answer(reply.status, headers, piece)
             return
+        await _start(exchange, send, reply.status, headers)
         await self._stream(exchange, engine, reply, piece, streaming, send)
 
     async def _stream(
