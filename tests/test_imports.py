@@ -11,8 +11,9 @@ SOURCE = Path(__file__).parent.parent / "src" / "aicockpit"
 # From the top. Modules of one line do not import each other, but for the command line's own.
 LINES = [
     {"cli", "serve", "console", "control", "doctor", "bench", "logview"},
-    {"gateway"},
-    {"engines", "models"},
+    {"gateway", "indexer"},
+    {"workspace"},
+    {"engines", "prompts", "models"},
     {"recipes"},
     {"hardware"},
     {"settings", "log"},
