@@ -1,0 +1,1 @@
+"""The exact tokens sent to a model: text and token lists in, token lists out. Pure but for loading a tokenizer."""

@@ -1,0 +1,1 @@
+"""What the server knows of a source tree: files, epochs, and which of it is warm on which engine."""
