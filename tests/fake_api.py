@@ -301,6 +301,11 @@ class Api(Plain):
         if path == "/fake/last":
             key = unquote(x.request.target.partition("path=")[2])
             await x.send_json(self.wire.last[key].record() if key in self.wire.last else {})
+        elif path == "/fake/prompts":
+            await x.send_json(list(self.engine.record))
+        elif path == "/fake/forget":
+            await self.engine.forget(**json.loads(x.request.body or "{}"))
+            await x.send_json({"cached_blocks": len(self.engine.cache)})
         elif path == "/fake/set":
             values = json.loads(x.request.body)
             if unknown := self.switches.change(values):

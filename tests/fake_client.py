@@ -137,6 +137,11 @@ class Switches:
     drain: bool = False
     engine_core: bool = False
     log_flood: int = 0
+    prefill_delay: float = 0.0
+    lie_cached: int = -1
+    no_cache: bool = False
+    drop_events: int = 0
+    array_events: bool = False
     no_suffix: bool = True
     embedding_model: bool = False
 
@@ -274,6 +279,15 @@ class FakeVllm:
     def set(self, **switches: object) -> None:
         """Changes switches live: set(token_delay=0.1, die_mid_stream=3)."""
         self.control("POST", "/fake/set", json.dumps(switches).encode())
+
+    def prompts(self) -> list[dict[str, Any]]:
+        """Every prompt that was prefilled: at, end (monotonic s; null: in work), tokens, cached."""
+        answer: list[dict[str, Any]] = self.control("GET", "/fake/prompts")
+        return answer
+
+    def forget(self, blocks: int = -1, silent: bool = False) -> None:
+        """Evicts so many blocks, or clears the cache."""
+        self.control("POST", "/fake/forget", json.dumps({"blocks": blocks, "silent": silent}).encode())
 
     def wait_state(self, limit_s: float = 10.0, **wanted: int) -> dict[str, Any]:
         """Waits until the counters have at least these values: wait_state(aborted=1)."""

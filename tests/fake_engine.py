@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fake_client import Switches
+from fake_events import Events, block_hashes
 from fake_http import ENGINE_DEAD, Exchange, Wire, forever
 
 Json = dict[str, Any]
@@ -113,7 +114,9 @@ class Engine:
         self.switches, self.queue_limit = switches, args.max_num_queued_reqs
         self.block = args.block_size or 16
         memory = human(args.kv_cache_memory_bytes) if args.kv_cache_memory_bytes else 0
-        self.capacity = memory // (self.block * 23040) or 1000
+        self.capacity = args.num_gpu_blocks_override or memory // (self.block * 23040) or 1000
+        self.events = Events(args.kv_events_config, switches)
+        self.record: deque[Json] = deque(maxlen=1000)
         self.budget = args.max_num_batched_tokens or 2048
         self.slots = asyncio.Semaphore(args.max_num_seqs or 256)
         self.cache: dict[bytes, None] = {}
@@ -129,19 +132,29 @@ class Engine:
         self.words.update(zip(ids, found, strict=True))
         return ids
 
-    def blocks(self, ids: list[int], salt: str) -> list[bytes]:
-        parent, found = salt.encode(), []
-        for end in range(self.block, len(ids) + 1, self.block):
-            parent = hashlib.sha256(parent + repr(ids[end - self.block : end]).encode()).digest()
-            found.append(parent)
-        return found
-
     def store(self, blocks: list[bytes]) -> None:
-        for block in blocks:
+        """As vLLM: of what was used together the deepest goes first."""
+        for block in reversed(blocks):
             self.cache.pop(block, None)
             self.cache[block] = None
-        while len(self.cache) > self.capacity:
-            del self.cache[next(iter(self.cache))]
+        self.evict(len(self.cache) - self.capacity)
+
+    def evict(self, count: int) -> None:
+        for _ in range(count):
+            block = next(iter(self.cache))
+            del self.cache[block]
+            self.events.removed(block)
+
+    async def forget(self, blocks: int = -1, silent: bool = False) -> None:
+        """The next `blocks` to be evicted, or the whole cache; silent: no event tells of it."""
+        if blocks < 0:
+            self.cache.clear()
+            self.events.cleared()
+        else:
+            self.evict(min(blocks, len(self.cache)))
+        if silent:
+            self.events.pending.clear()
+        await self.events.flush()
 
     async def step(self, tokens: int) -> None:
         """One pass of the model; a stopped engine never comes back from it."""
@@ -154,8 +167,10 @@ class Engine:
         self.totals["iteration_tokens"] += tokens
 
     async def prefill(self, ids: list[int], salt: str) -> int:
-        blocks = self.blocks(ids, salt)
-        most = (len(ids) - 1) // self.block
+        blocks = block_hashes(ids, self.block, salt)
+        most = 0 if self.switches.no_cache else (len(ids) - 1) // self.block
+        entry: Json = {"at": time.monotonic(), "tokens": len(ids), "end": None, "last": ids[-1:]}
+        self.record.append(entry)
         hits = next((i for i, block in enumerate(blocks) if block not in self.cache), len(blocks))
         cached = min(hits, most) * self.block
         self.totals["queries"] += len(ids)
@@ -163,12 +178,19 @@ class Engine:
         done = cached
         while done < len(ids):
             size = min(self.budget, len(ids) - done)
+            await asyncio.sleep(size * self.switches.prefill_delay / 1000)
             await self.step(size)
             done += size
-            self.store(blocks[: done // self.block])
+            if not self.switches.no_cache:
+                new = [block not in self.cache for block in blocks[: done // self.block]]
+                first = new.index(True) if True in new else len(new)
+                self.events.stored(ids, blocks, first, len(new), self.block, salt)
+                self.store(blocks[: done // self.block])
+            await self.events.flush()
         self.totals["prompt"] += len(ids)
         self.totals["cached"] += cached
-        return cached
+        entry.update(cached=cached, end=time.monotonic())
+        return cached if self.switches.lie_cached < 0 else self.switches.lie_cached
 
     def admit(self) -> None:
         if self.queue_limit is not None and self.slots.locked() and self.waiting >= self.queue_limit:

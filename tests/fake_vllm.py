@@ -35,11 +35,18 @@ live: POST /fake/set {"token_delay": 0.1}. "POST" below: any POST other than /fa
 | drain                    | SIGTERM as with --shutdown-timeout: streams finish, new POSTs 500, then exit 0     |
 | engine-core *            | generation needs a child, "VLLM::EngineCore"; SIGSTOP or kill it (state: core_pid) |
 | log-flood BYTES          | writes BYTES to stderr, half as one line                                           |
+| prefill-delay S          | each 1,000 computed prompt tokens take S seconds more                              |
+| lie-cached N             | cached_tokens says N, whatever was cached                                          |
+| no-cache                 | the prefix cache is off                                                            |
+| drop-events N            | the next N batches of KV events are not published (a replay has them)              |
+| array-events             | KV events as arrays, as older releases sent them                                   |
 | no-suffix                | suffix gets 400, as with vLLM (the default; --no-fake-no-suffix turns it off)      |
 | embedding-model          | only the pooling routes exist (also with --runner pooling or --convert)            |
 
 Control: GET /fake/state (counters), GET /fake/last[?path=/x] (the last request that was not a poll, or the last
-to that path), POST /fake/set. SIGTERM without drain or --shutdown-timeout: open answers hang until clients leave.
+to that path), GET /fake/prompts (every prefill), POST /fake/set, POST /fake/forget {"blocks": N, "silent": true}
+(evicts N blocks, or clears the cache).
+SIGTERM without drain or --shutdown-timeout: open answers hang until clients leave.
 """
 
 from __future__ import annotations
@@ -67,7 +74,7 @@ WORDS = (
 )
 NUMBERS = (
     "--port --max-num-seqs --block-size --shutdown-timeout --tensor-parallel-size --pipeline-parallel-size --seed"
-    " --max-num-batched-tokens --max-num-queued-reqs"
+    " --max-num-batched-tokens --max-num-queued-reqs --num-gpu-blocks-override"
 )
 TRUTHS = (
     "--enable-prompt-tokens-details --enforce-eager --trust-remote-code --enable-auto-tool-choice"
@@ -150,6 +157,7 @@ async def serve(args: argparse.Namespace, switches: Switches) -> None:
         loop.add_signal_handler(number, lambda: None if switches.ignore_sigterm else stop.set())
     wire = Wire(switches, not args.disable_uvicorn_access_log, args.enable_request_id_headers)
     api = Api(args, switches, wire)
+    api.engine.events.start()
     wire.handle = api.handle
     starting = asyncio.ensure_future(start(args, switches))
     stopping = asyncio.ensure_future(stop.wait())

@@ -25,7 +25,8 @@ SMOL = {
 
 
 def settings(tmp_path: Path, **values: str) -> Settings:
-    return load(environ={"AICOCKPIT_STATE_DIR": str(tmp_path), "AICOCKPIT_VLLM_COMMAND": "vllm serve", **values})
+    environ = {"AICOCKPIT_STATE_DIR": str(tmp_path), "AICOCKPIT_VLLM_COMMAND": "vllm serve"}
+    return load(environ={**environ, "AICOCKPIT_KV_EVENTS": "off", **values})
 
 
 def model(tmp_path: Path, config: object = SMOL) -> Path:
@@ -50,6 +51,19 @@ def test_the_whole_command_on_the_cpu(tmp_path: Path) -> None:
     )
     assert spec.served_names == ("Org/Smol", "tiny")
     assert dict(spec.env) == {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+
+
+def test_kv_events_have_sockets_of_their_own_and_leave_the_users_alone(tmp_path: Path) -> None:
+    on = settings(tmp_path, AICOCKPIT_KV_EVENTS="on")
+    spec = build(EngineShape("smol-0"), model(tmp_path), "m", on)
+    config = json.loads(value(spec.argv, "--kv-events-config") or "")
+    assert spec.kv_events is not None
+    assert (config["endpoint"], config["replay_endpoint"]) == (spec.kv_events.publish, spec.kv_events.replay)
+    assert config["enable_kv_cache_events"] is True
+    assert spec.kv_events.publish.startswith(f"ipc://{on.run_dir}/smol-0")
+    theirs = build(EngineShape("smol-0", args=("--kv-events-config", "{}")), model(tmp_path), "m", on)
+    assert theirs.kv_events is None
+    assert value(theirs.argv, "--kv-events-config") == "{}"
 
 
 def test_the_token_is_neither_in_the_command_nor_in_the_environment_we_add(tmp_path: Path) -> None:

@@ -80,6 +80,14 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class KvEventsAddress:
+    """ZMQ endpoints of an engine's KV events: where it publishes, and where a gap can be read again."""
+
+    publish: str
+    replay: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
     """How to start one supervised engine: what `recipes/command.py` decides and `engines/` runs."""
 
@@ -90,3 +98,4 @@ class EngineSpec:
     uds: str
     env: tuple[tuple[str, str], ...] = ()
     gpus: tuple[str, ...] = ()
+    kv_events: KvEventsAddress | None = None

@@ -1,7 +1,7 @@
 """One engine as the rest of the program sees it. A supervised child and an external URL look the same here.
 
 Who writes what: `state`, `stage`, `reason` belong to the engine's one owner task (`process.py`, `external.py`);
-`load`, `progress` and `breaker` belong to the request path (`gateway/forward.py`). Everybody may read.
+`load`, `pace`, `progress` and `breaker` belong to the request path (`gateway/forward.py`). Everybody may read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from aicockpit.engines.breaker import Breaker
 from aicockpit.engines.client import Upstream
-from aicockpit.types import Address, EngineState, Lane
+from aicockpit.types import Address, EngineState, KvEventsAddress, Lane
 
 
 @dataclass(slots=True)
@@ -33,7 +33,11 @@ class Load:
 
 @dataclass(slots=True, eq=False)
 class Engine:
-    """See the module. `cards`: what its /v1/models says, by name. `progress` moves while answers arrive."""
+    """See the module. `cards`: what its /v1/models says, by name. `progress` moves while answers arrive.
+
+    `files`: the folder of its model, where it is known. `pace`: seconds that a request adds to the wait of the next
+    one, a moving average.
+    """
 
     name: str
     address: Address
@@ -41,12 +45,15 @@ class Engine:
     served_names: tuple[str, ...] = ()
     cards: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     supervised: bool = True
+    files: str = ""
+    kv_events: KvEventsAddress | None = None
     state: EngineState = EngineState.STOPPED
     stage: str = ""
     reason: str = ""
     pid: int | None = None
     restarts: int = 0
     load: Load = field(default_factory=Load)
+    pace: float = 0.0
     progress: int = 0
     breaker: Breaker = field(default_factory=Breaker)
 

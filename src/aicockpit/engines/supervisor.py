@@ -137,7 +137,14 @@ class Supervisor:
             raise SettingError(f"two engines are named {spec.name!r}")
         settings = self._settings
         address = Address(uds=spec.uds)
-        engine = Engine(spec.name, address, Upstream(address, settings.connect_wait), spec.served_names)
+        engine = Engine(
+            spec.name,
+            address,
+            Upstream(address, settings.connect_wait),
+            spec.served_names,
+            files=spec.model,
+            kv_events=spec.kv_events,
+        )
         sink = LogSink(settings.state_dir / "logs", spec.name, secrets=(settings.hf_token, settings.api_key))
         environ = child_environ(os.environ, settings, spec)
         self.engines.append(engine)

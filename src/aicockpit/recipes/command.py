@@ -14,7 +14,7 @@ from typing import Any
 from aicockpit.errors import SettingError
 from aicockpit.recipes import flags
 from aicockpit.settings import Settings
-from aicockpit.types import EngineSpec
+from aicockpit.types import EngineSpec, KvEventsAddress
 
 # The gateway has drained before SIGTERM; this is for what reaches the engine past it. Less than the wait for SIGKILL.
 SHUTDOWN_S = 5
@@ -54,8 +54,31 @@ def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) 
         *trust,
         *device,
     )
+    events = _kv_events(shape.name, settings, theirs)
+    ours += _kv_events_flags(events)
     argv = (*command(settings), *_model(settings, path), *flags.merge(ours, theirs))
-    return EngineSpec(shape.name, str(path), names, argv, uds, _environment(shape), shape.gpus)
+    return EngineSpec(shape.name, str(path), names, argv, uds, _environment(shape), shape.gpus, events)
+
+
+def _kv_events(name: str, settings: Settings, theirs: Sequence[str]) -> KvEventsAddress | None:
+    """Sockets beside the engine's own. None when they are off, or the user configured their own."""
+    if not settings.kv_events or flags.value(theirs, "--kv-events-config") is not None:
+        return None
+    folder = settings.run_dir
+    return KvEventsAddress(f"ipc://{folder}/{name}.kv", f"ipc://{folder}/{name}.kvr")
+
+
+def _kv_events_flags(events: KvEventsAddress | None) -> tuple[str, ...]:
+    if events is None:
+        return ()
+    config = {
+        "enable_kv_cache_events": True,
+        "publisher": "zmq",
+        "endpoint": events.publish,
+        "replay_endpoint": events.replay,
+        "topic": "kv",
+    }
+    return ("--kv-events-config", json.dumps(config))
 
 
 def command(
