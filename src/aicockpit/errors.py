@@ -14,6 +14,7 @@ AicockpitError                what happened, why, and what to do, in one message
     ├── NotFound              404
     ├── MethodNotAllowed      405
     ├── RequestTimeout        408
+    ├── RevisionConflict      409  (carries the current revision)
     ├── TooLarge              413
     ├── UnsupportedEncoding   415
     ├── Overloaded            429
@@ -21,7 +22,8 @@ AicockpitError                what happened, why, and what to do, in one message
     ├── InternalError         500  (a defect of ours; the log has the traceback)
     ├── BadGateway            502
     ├── NotReady              503
-    └── GatewayTimeout        504
+    ├── GatewayTimeout        504
+    └── StorageFull           507
 """
 
 from __future__ import annotations
@@ -121,6 +123,16 @@ class RequestTimeout(ApiError):
     status, type, code = 408, "invalid_request_error", "upload_timeout"
 
 
+class RevisionConflict(ApiError):
+    """A change was made against a revision that is not the current one; the answer names `revision`, which is."""
+
+    status, type, code = 409, "invalid_request_error", "revision_conflict"
+
+    def __init__(self, message: str, revision: int) -> None:
+        super().__init__(message)
+        self.revision = revision
+
+
 class TooLarge(ApiError):
     status, type, code = 413, "invalid_request_error", "body_too_large"
 
@@ -151,3 +163,7 @@ class NotReady(ApiError):
 
 class GatewayTimeout(ApiError):
     status, type, code = 504, "server_error", "engine_timeout"
+
+
+class StorageFull(ApiError):
+    status, type, code = 507, "server_error", "disk_full"

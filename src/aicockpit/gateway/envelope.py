@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from aicockpit.errors import ApiError, BadGateway
+from aicockpit.errors import ApiError, BadGateway, RevisionConflict
 
 _encode = msgspec.json.Encoder().encode
 
@@ -46,7 +46,7 @@ def rewrap(status: int, raw: bytes, request_id: str) -> bytes | None:
 
 
 def _fields(error: ApiError, request_id: str, origin: str) -> dict[str, object]:
-    return {
+    fields: dict[str, object] = {
         "message": error.message,
         "type": error.type,
         "param": error.param,
@@ -54,3 +54,6 @@ def _fields(error: ApiError, request_id: str, origin: str) -> dict[str, object]:
         "origin": origin,
         "request_id": request_id,
     }
+    if isinstance(error, RevisionConflict):
+        fields["revision"] = error.revision
+    return fields

@@ -1,0 +1,145 @@
+"""What goes to the builder's process and what comes back: values only, so that both sides can be tested alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from aicockpit.errors import AicockpitError
+from aicockpit.prompts.pack import Pack
+from aicockpit.workspace.manifest import File
+
+Kind = Literal["completion", "chat"]
+KINDS: tuple[Kind, ...] = ("completion", "chat")
+
+# Files above this size (bytes) are not analysed, nor more than this many of a workspace.
+MAX_FILE = 512 * 1024
+MAX_FILES = 20_000
+
+
+class BuildFailed(AicockpitError):
+    """A pack, journal entry or neighbourhood cannot be made; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A served model as prompts are made for it.
+
+    `folder` holds its tokenizer.json; None: it is not known here, and `why_not` says why. `fim` overrides the detected
+    style, `budget` the table's tokens (0: no context). `max_model_len` in tokens, None: not known yet.
+    """
+
+    name: str
+    folder: Path | None
+    why_not: str = ""
+    max_model_len: int | None = None
+    fim: str = ""
+    budget: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A workspace's files at one moment. `tag` names it; `repo` is the name that prompts show."""
+
+    tag: str
+    repo: str
+    files: Mapping[str, File]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What is detected from a model's tokenizer, and why."""
+
+    style: str
+    fim: bool
+    reason: str
+    fingerprint: str
+    specials: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Files of a snapshot that were not analysed, counted by reason; `crashed` names those that end the process."""
+
+    large: int = 0
+    beyond: int = 0
+    gone: int = 0
+    crashed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A finished pack; only the chat lane's items keep their text. `seconds`: the time the build took."""
+
+    pack: Pack
+    files: int
+    left: Left
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A journal entry for `path` up to content `hash`; an empty `text`: nothing worth saying."""
+
+    path: str
+    hash: bytes | None
+    text: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NearBy:
+    """The neighbourhood of one file: its tokens, and (path, why, tokens) of each item."""
+
+    tokens: tuple[int, ...] = ()
+    items: tuple[tuple[str, str, int], ...] = ()
+
+
+Change = tuple[str, bytes | None, bytes | None]
+Progress = Callable[[int, int], None]
+
+
+def silent(_done: int, _total: int) -> None:
+    """A progress that nobody looks at."""
+
+
+class Builds(Protocol):
+    """What rooms use of `builder.Builder`; its docstrings say what each call means."""
+
+    async def describe(self, spec: ModelSpec, /) -> Described: ...
+    async def build(
+        self, snapshot: Snapshot, spec: ModelSpec, kind: Kind, budget: int, report: Progress = silent, /
+    ) -> Built: ...
+    async def journal(self, spec: ModelSpec, kind: Kind, changes: Sequence[Change], lines: int, /) -> list[Said]: ...
+    async def near(
+        self,
+        snapshot: Snapshot,
+        spec: ModelSpec,
+        path: str,
+        content: bytes | None,
+        budget: int,
+        without: frozenset[str],
+        /,
+    ) -> NearBy: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The files of a snapshot that are analysed, and what is left out."""
+
+    files: tuple[File, ...]
+    left: Left = field(default_factory=Left)
+
+
+def select(
+    files: Sequence[File], is_source: Callable[[str], bool], max_file: int = MAX_FILE, max_files: int = MAX_FILES
+) -> Chosen:
+    """The smallest `max_files`, those in a known language first. Decided by size and path alone."""
+    fitting = [file for file in files if file.size <= max_file]
+    large = len(files) - len(fitting)
+    if len(fitting) > max_files:
+        fitting.sort(key=lambda file: (not is_source(file.path), file.size, file.path))
+    kept = fitting[:max_files]
+    return Chosen(tuple(kept), Left(large=large, beyond=len(fitting) - len(kept)))

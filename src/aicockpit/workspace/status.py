@@ -1,0 +1,127 @@
+"""What an editor and an operator want to know of a workspace, as plain values for the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aicockpit.workspace.epoch import Epoch
+from aicockpit.workspace.room import Room
+from aicockpit.workspace.sight import Sight
+from aicockpit.workspace.track import Track
+
+# Entries and files that one answer lists.
+LISTED = 500
+
+
+def status_of(room: Room, sight: Sight, now: float) -> dict[str, Any]:
+    """Times in seconds, sizes in tokens; null where nothing is known."""
+    models: dict[str, Any] = {}
+    for (model, kind), track in room.tracks.items():
+        one = models.setdefault(model, {"style": track.described.style, "reason": track.described.reason, "lanes": {}})
+        one["lanes"][kind] = _lane(track, sight, now)
+    for (model, kind), why in room.refused.items():
+        one = models.setdefault(model, {"style": None, "reason": "", "lanes": {}})
+        one["lanes"][kind] = {"state": "off", "reason": why}
+    for model, why in room.absent.items():
+        models[model] = {"style": None, "reason": why, "lanes": {}}
+    return {"models": models, "files": len(room.files)}
+
+
+def _lane(track: Track, sight: Sight, now: float) -> dict[str, Any]:
+    engines = {name: _engine(track, name, sight) for name in sight.serving(track.spec.name)}
+    serving = track.in_service(sight)
+    epoch = serving[0] if serving else None
+    build = track.building
+    last = track.last
+    return {
+        "state": _best(engines, track),
+        "reason": track.problem,
+        "epoch": _epoch(epoch) if epoch else None,
+        "next": _epoch(track.epochs[0]) if track.epochs and track.epochs[0] is not epoch else None,
+        "budget": {
+            "pack": track.budget.pack,
+            "journal": track.budget.journal,
+            "neighbourhood": track.budget.neighbourhood,
+            "reasons": list(track.budget.reasons),
+        },
+        "build": None if build is None else {"why": build.why, "files": build.done, "of": build.total},
+        "last_build": None
+        if last is None
+        else {
+            "seconds": round(last.seconds, 3),
+            "files": last.files,
+            "too_large": last.left.large,
+            "beyond_limit": last.left.beyond,
+            "unreadable": last.left.gone,
+            "crashed": list(last.left.crashed),
+        },
+        "focus": _focus(track, epoch),
+        "engines": engines,
+        "last_save_to_warm_s": None if track.save_to_warm_s is None else round(track.save_to_warm_s, 3),
+        "predicted_ttft_s": _ttft(track, engines),
+    }
+
+
+def _epoch(epoch: Epoch) -> dict[str, Any]:
+    pack = epoch.pack
+    starts = (pack.header, *pack.cuts)
+    items = zip(pack.items, starts, pack.cuts, strict=False)
+    return {
+        "id": pack.id,
+        "tokens": len(pack.tokens),
+        "files_in_pack": len(pack.items),
+        "files": [
+            {"path": item.path, "kind": item.kind, "tokens": end - start, "why": item.why}
+            for item, start, end in list(items)[:LISTED]
+        ],
+        "journal_tokens": epoch.journal_tokens,
+        "journal": [{"path": entry.path, "tokens": len(entry.tokens)} for entry in epoch.entries[-LISTED:]],
+    }
+
+
+def _focus(track: Track, epoch: Epoch | None) -> list[dict[str, Any]]:
+    found = []
+    for path in reversed(track.focuses):
+        near = track.focuses[path].get(epoch.serial) if epoch else None
+        items = near.near.items if near else ()
+        found.append({"path": path, "files": [{"path": p, "why": why, "tokens": n} for p, why, n in items]})
+    return found
+
+
+def _engine(track: Track, name: str, sight: Sight) -> dict[str, Any]:
+    """How one engine stands with what it should serve: the epoch that serves there, and how far the newest is."""
+    if not track.epochs:
+        return {"state": "cold", "resident_tokens": 0, "resident_fraction": 0.0, "reason": "nothing is built yet"}
+    newest = track.epochs[0]
+    choice = track.choose(name, sight)
+    progress = sight.progress(name, track.key(newest))
+    tokens, share = track.resident_share(newest, name, sight)
+    age = sight.warmth.resident(name, choice.chain.tokens) if choice else None
+    return {
+        "state": "warm" if choice and choice.epoch is newest and choice.whole else str(progress.state),
+        "ready": sight.ready(name),
+        "serves": choice.epoch.pack.id if choice else None,
+        "serves_tokens": choice.cut.end if choice else 0,
+        "resident_tokens": tokens,
+        "resident_fraction": share,
+        "verified_age_s": None if age is None else round(age.age_s, 1),
+        "exact": bool(age and age.exact),
+        "speed_tokens_s": progress.speed_tokens_s,
+        "reason": progress.reason or ("" if choice else track.why_empty(name, sight)),
+    }
+
+
+def _best(engines: dict[str, dict[str, Any]], track: Track) -> str:
+    states = {one["state"] for one in engines.values()}
+    for state in ("warm", "warming", "stuck"):
+        if state in states:
+            return state
+    return "stuck" if track.problem.startswith("stuck") else "cold"
+
+
+def _ttft(track: Track, engines: dict[str, dict[str, Any]]) -> float | None:
+    """Tokens that the last requests had to compute, at the fastest engine's measured prefill speed."""
+    speeds = [one["speed_tokens_s"] for one in engines.values() if one.get("speed_tokens_s")]
+    if track.uncached is None or not speeds:
+        return None
+    return float(round(track.uncached / max(speeds), 3))

@@ -1,0 +1,189 @@
+"""What the prefetcher decides, without doing it: how long the next step is, what an answer proves, what fits. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from statistics import median
+
+from aicockpit.engines.kv import KvInfo
+
+Key = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A prompt head to keep warm. `key`: (workspace id, model, kind, path or ""). A higher `priority` comes first.
+
+    `cuts`: legal ends inside it, in tokens. `verify`: prove it, once it is there, by one more request.
+    """
+
+    key: Key
+    tokens: tuple[int, ...]
+    cuts: tuple[int, ...] = ()
+    priority: float = 0.0
+    verify: bool = True
+
+    @property
+    def model(self) -> str:
+        return str(self.key[1])
+
+
+class WarmState(StrEnum):
+    COLD = "cold"
+    WARMING = "warming"
+    WARM = "warm"
+    STUCK = "stuck"  # given up for now; the reason says why
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of `total` tokens, whole blocks. `verified_at`: unix seconds. `reason`: why it is not (yet) warm."""
+
+    state: WarmState = WarmState.COLD
+    done: int = 0
+    total: int = 0
+    verified_at: float | None = None
+    speed_tokens_s: float | None = None
+    reason: str = ""
+
+
+class Mismatch(StrEnum):
+    """A step that found less than the step before it had left."""
+
+    LOST = "lost"
+    COLD = "cold"
+    UNREPORTED = "unreported"
+
+
+MEANINGS = {
+    Mismatch.LOST: "its blocks were evicted",
+    Mismatch.COLD: "the engine keeps nothing: its prefix caching is off, or it does not get the tokens that were sent",
+    Mismatch.UNREPORTED: "the engine does not say what it found cached; start it with --enable-prompt-tokens-details",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PrefetchLimits:
+    """Waits in seconds, lengths in tokens.
+
+    `step_s`: what one step may cost, which is what an interactive request may have to wait. `tries`: mismatches after
+    which a target is given up, for `stuck_retry_s`. `settle_s`: a target evicted sooner after it was warm counts as a
+    mismatch. `verify_s`: how often an engine without KV events is asked again. `reserve`: share of the KV cache that
+    is left to requests.
+    """
+
+    step_s: float = 0.4
+    first_step: int = 256
+    step_wait: float = 120.0
+    growth: float = 4.0
+    tries: int = 3
+    settle_s: float = 30.0
+    verify_s: float = 300.0
+    stuck_retry_s: float = 600.0
+    reserve: float = 0.25
+    poll_s: float = 0.5
+    backoff_first_s: float = 0.5
+    backoff_most_s: float = 30.0
+    event_wait: float = 1.0
+
+
+@dataclass(slots=True)
+class PrefetchCounters:
+    """For /metrics. Tokens are prompt tokens of steps and verifications."""
+
+    steps: int = 0
+    verifications: int = 0
+    tokens_prefilled: int = 0
+    tokens_resident: int = 0
+    superseded: int = 0
+    evictions: int = 0
+    errors: int = 0
+    mismatches: Counter[Mismatch] = field(default_factory=Counter)
+    last_save_to_warm_s: float | None = None
+
+
+@dataclass(slots=True)
+class Speed:
+    """Prefill speed as measured: the median of the last steps, since one that waited says nothing."""
+
+    samples: deque[float] = field(default_factory=lambda: deque(maxlen=5))
+
+    @property
+    def tokens_s(self) -> float | None:
+        return median(self.samples) if self.samples else None
+
+    def add(self, computed: int, seconds: float) -> None:
+        if seconds > 0:
+            self.samples.append(computed / seconds)
+
+
+def step_length(speed: float | None, last: int, block_size: int, limits: PrefetchLimits) -> int:
+    """Tokens of the next step, a multiple of the block size, at least one block. `last`: of the step before, or 0.
+
+    It grows by no more than `growth` times: a short step says little about a long one.
+    """
+    wanted = float(limits.first_step) if speed is None else speed * limits.step_s
+    if last and speed is not None:
+        wanted = min(wanted, last * limits.growth)
+    return max(1, int(wanted) // block_size) * block_size
+
+
+def judge(expected: int, cached: int | None, *, proven: bool, speaks: bool) -> Mismatch | None:
+    """What is wrong with an answer that found `cached` tokens where `expected` should have been.
+
+    `proven`: some of them were hit before. `speaks`: this engine has told a number before; then silence is its zero.
+    """
+    if expected <= 0:
+        return None
+    if cached is None and not speaks:
+        return Mismatch.UNREPORTED
+    if (cached or 0) >= expected:
+        return None
+    return Mismatch.LOST if cached or proven else Mismatch.COLD
+
+
+def explain(kind: Mismatch, expected: int, cached: int | None) -> str:
+    """One line for the log and the status page."""
+    found = "" if cached is None else f"found {cached} of {expected} tokens that were sent before: "
+    return found + MEANINGS[kind]
+
+
+def room(info: KvInfo, limits: PrefetchLimits) -> int:
+    """Blocks that targets may fill."""
+    return max(0, info.blocks - 1 - math.ceil(info.blocks * limits.reserve))
+
+
+def refusals(
+    targets: Sequence[Target],
+    chain: Callable[[Target], Sequence[bytes]],
+    info: KvInfo,
+    limits: PrefetchLimits,
+) -> dict[Key, tuple[WarmState, str]]:
+    """Which targets are left out, and why; `targets` in order of priority. Blocks that targets share count once."""
+    budget, size = room(info, limits), info.block_size
+    taken: set[bytes] = set()
+    out: dict[Key, tuple[WarmState, str]] = {}
+    for target in targets:
+        blocks = chain(target)
+        new = set(blocks) - taken
+        if not blocks:
+            reason = f"it is shorter than one block of {size} tokens, so there is nothing to keep"
+            out[target.key] = WarmState.COLD, reason
+        elif len(blocks) > budget:
+            reason = (
+                f"its {len(target.tokens)} tokens are more than the {budget * size} that the engine's KV cache of "
+                f"{info.tokens} has room for beside requests; lower the context budget or give the engine more KV"
+            )
+            out[target.key] = WarmState.STUCK, reason
+        elif len(taken) + len(new) > budget:
+            reason = (
+                f"the KV cache is full: {len(taken) * size} of {budget * size} tokens go to targets of higher priority"
+            )
+            out[target.key] = WarmState.COLD, reason
+        else:
+            taken |= new
+    return out

@@ -1,0 +1,356 @@
+"""The epochs of one lane of one workspace and model, newest first: what they know, what is due, which one serves where.
+
+No I/O and no tasks: `room.py` owns a track and does what it asks for. `head` runs on the path of a request.
+
+    first build -> warming -> in service -> (journal full, idle, or many files at once) -> next build -> ...
+
+The older epoch stays for as long as it is what serves on some engine. While a build runs, what is saved goes both to
+the epochs in service (if their journal has room) and to the list of the coming one: no save is lost between the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from aicockpit.workspace.budget import Budget
+from aicockpit.workspace.builds import Built, Described, Kind, ModelSpec, NearBy, Said, Snapshot
+from aicockpit.workspace.epoch import Chain, Entry, Epoch, completion_chain, differing, near_chain, renumbered
+from aicockpit.workspace.head import Choice, Head, choose, covered, head_of
+from aicockpit.workspace.sight import Sight
+from aicockpit.workspace.steps import Key, WarmState
+
+
+@dataclass(frozen=True, slots=True)
+class EpochLimits:
+    """Waits in seconds. `bulk`: files changed at once that are a branch switch, not saves. `soft`: share of the journal
+    at which the next epoch is built; the rest takes the saves until it is warm. `lines`: of one entry.
+    """
+
+    idle_s: float = 20.0
+    bulk: int = 100
+    soft: float = 0.75
+    lines: int = 60
+    epochs: int = 4
+    focuses: int = 4
+    retry_s: float = 60.0
+    render_retry_s: float = 5.0
+    rooms: int = 64
+    saves: int = 256
+
+
+@dataclass(slots=True, eq=False)
+class Building:
+    """A build in work. `pending`: files saved since its snapshot was taken."""
+
+    snapshot: Snapshot
+    base: Mapping[str, bytes]
+    budget: Budget
+    why: str
+    pending: set[str] = field(default_factory=set)
+    done: int = 0
+    total: int = 0
+    task: asyncio.Task[Built] | None = None
+
+
+@dataclass(slots=True)
+class _Near:
+    """The neighbourhood of one open file for one epoch. `held`: the last chain that was warm, with an older journal."""
+
+    content: bytes | None
+    near: NearBy
+    chain: Chain | None = None
+    under: Chain | None = None
+    held: Chain | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    at: float
+    path: str
+    content: bytes | None
+
+
+class Track:
+    """See the module. `wanted` is the budget before the engines' caches were looked at."""
+
+    def __init__(
+        self, id: int, spec: ModelSpec, kind: Kind, described: Described, wanted: Budget, limits: EpochLimits
+    ) -> None:
+        self.id, self.spec, self.kind, self.described, self.limits = id, spec, kind, described, limits
+        self.wanted = self.budget = wanted
+        self.built_for: tuple[int, int, int] | None = None
+        self.epochs: list[Epoch] = []
+        self.pending: dict[int, set[str]] = {}
+        self.adopted: dict[str, int] = {}
+        self.focuses: OrderedDict[str, dict[int, _Near]] = OrderedDict()
+        self.building: Building | None = None
+        self.last: Built | None = None
+        self.problem, self.retry_at, self.render_at = "", 0.0, 0.0
+        self.full = False
+        self.saves: deque[Save] = deque(maxlen=limits.saves)
+        self.save_to_warm_s: float | None = None
+        self.uncached: float | None = None
+        self.kept: Epoch | None = None
+        self.rendered: dict[int, tuple[Entry, ...]] = {}
+        self._serials = 0
+
+    # What is known of the files.
+
+    def saved(self, paths: Iterable[str], files: Mapping[str, bytes], now: float) -> None:
+        """These files are other than they were."""
+        paths = list(paths)
+        for pending in self.pending.values():
+            pending.update(paths)
+        if self.building is not None:
+            self.building.pending.update(paths)
+        if len(paths) <= self.limits.bulk:
+            self.saves.extend(Save(now, path, files.get(path)) for path in paths)
+
+    def to_say(self, epoch: Epoch, files: Mapping[str, bytes]) -> list[tuple[str, bytes | None, bytes | None]]:
+        """(path, old, new) of the files that the epoch's journal should tell of now."""
+        pending = self.pending.get(epoch.serial)
+        if not pending:
+            return []
+        differ = differing(epoch, files, pending)
+        self.pending[epoch.serial] = set(differ)
+        if len(differ) > self.limits.bulk or epoch.journal_tokens >= self.budget.journal:
+            return []
+        return [(path, epoch.knows(path), differ[path]) for path in sorted(differ)]
+
+    def say(self, serial: int, made: Sequence[Said], now: float) -> None:
+        """The journal grows by what fits; the others wait for the next epoch."""
+        place = next((at for at, epoch in enumerate(self.epochs) if epoch.serial == serial), None)
+        if place is None:
+            return
+        epoch, pending = self.epochs[place], self.pending[serial]
+        room = self.budget.journal - epoch.journal_tokens
+        entries: list[Entry] = []
+        known: dict[str, bytes | None] = {}
+        for said in made:
+            if len(said.tokens) > room:
+                self.full |= place == 0
+                continue
+            room -= len(said.tokens)
+            known[said.path] = said.hash
+            pending.discard(said.path)
+            if said.text:
+                entries.append(Entry(said.path, said.hash, said.text, said.tokens, now))
+        if known:
+            grown = epoch.with_entries(entries, known)
+            if entries and self.kind == "completion":
+                grown = replace(grown, chains=(completion_chain(grown.pack, grown.entries),))
+            self.epochs[place] = grown
+
+    # What is due.
+
+    def why_build(self, now: float, last_save: float, sight: Sight) -> str:
+        """The reason to build the next epoch now, or "" for none."""
+        if now < self.retry_at or not self.wanted.total:
+            return ""
+        if not self.epochs:
+            return "" if self.building else "the first"
+        newest = self.epochs[0]
+        waiting = len(self.pending[newest.serial])
+        if waiting > self.limits.bulk:  # a build that runs is of a tree that is no more
+            stale = self.building is None or len(self.building.pending) > self.limits.bulk
+            return f"{waiting} files changed at once" if stale else ""
+        if self.building or self._warming(newest, sight):
+            return ""
+        if self.budget.sizes != self.built_for and len(newest.pack.tokens) > 1.25 * max(1, self.budget.pack):
+            return f"the budget is {self.budget.pack} tokens now"
+        said, limit = newest.journal_tokens, self.budget.journal
+        if limit and (self.full or said >= self.limits.soft * limit):
+            return f"the journal has {said} of {limit} tokens"
+        if (newest.said or waiting) and now >= last_save + self.limits.idle_s:
+            return f"no save for {self.limits.idle_s:g} s"
+        return ""
+
+    def _warming(self, epoch: Epoch, sight: Sight) -> bool:
+        key = self.key(epoch)
+        return any(
+            sight.ready(engine) and sight.progress(engine, key).state is WarmState.WARMING
+            for engine in sight.serving(self.spec.name)
+        )
+
+    def idle_at(self, last_save: float) -> float | None:
+        """When the next epoch is due if nothing is saved until then."""
+        if not self.epochs:
+            return self.retry_at or None
+        newest = self.epochs[0]
+        if newest.said or self.pending[newest.serial]:
+            return max(last_save + self.limits.idle_s, self.retry_at)
+        return None
+
+    # Epochs come and go.
+
+    def take(self, built: Built, building: Building) -> None:
+        """A finished build is the newest epoch. A pack that is here already keeps its place in the engines."""
+        same = next((epoch for epoch in self.epochs if epoch.pack.id == built.pack.id), None)
+        pack, serial = (same.pack, same.serial) if same else (built.pack, self._next())
+        chains: tuple[Chain, ...]
+        if same is None:
+            chains = (completion_chain(pack, ()),) if self.kind == "completion" else ()
+        elif self.kind == "completion":
+            chains = (same.chains[0] if not same.entries else completion_chain(pack, ()),)
+        else:  # they serve on until the pack alone is rendered and warm
+            chains = tuple(renumbered(chain) for chain in same.chains)
+        if same is not None:
+            for near in self.focuses.values():
+                if (one := near.get(serial)) is not None:
+                    one.held = None if one.held is None else renumbered(one.held)
+                    one.chain = None if one.chain is None else renumbered(one.chain)
+        self._admit(Epoch(serial, pack, building.base, chains=chains), building.pending)
+        self.last, self.built_for, self.problem, self.full = built, building.budget.sizes, "", False
+
+    def restore(self, epoch: Epoch, files: Mapping[str, bytes]) -> None:
+        """An epoch of an earlier run serves again, with the same ids."""
+        serial = self._next()
+        chains = (completion_chain(epoch.pack, epoch.entries),) if self.kind == "completion" else ()
+        epoch = replace(epoch, serial=serial, chains=chains)
+        self.kept = epoch
+        self._admit(epoch, set(differing(epoch, files)))
+
+    def _admit(self, epoch: Epoch, pending: set[str]) -> None:
+        self.epochs = [epoch, *(one for one in self.epochs if one.serial != epoch.serial)]
+        self.pending[epoch.serial] = set(pending)
+
+    def _next(self) -> int:
+        self._serials += 1
+        return self._serials
+
+    def prune(self, sight: Sight) -> None:
+        """Drop the epochs that serve nowhere and are not the newest."""
+        serving = [self.choose(engine, sight) for engine in sight.serving(self.spec.name)]
+        needed = {choice.epoch.serial for choice in serving if choice} | {one.serial for one in self.epochs[:1]}
+        self.epochs = [one for one in self.epochs if one.serial in needed][: self.limits.epochs]
+        there = {one.serial for one in self.epochs}
+        self.pending = {serial: paths for serial, paths in self.pending.items() if serial in there}
+        self.adopted = {engine: serial for engine, serial in self.adopted.items() if serial in there}
+        self.rendered = {serial: entries for serial, entries in self.rendered.items() if serial in there}
+        for near in self.focuses.values():
+            for serial in near.keys() - there:
+                del near[serial]
+
+    # Open files.
+
+    def focus(self, path: str) -> bool:
+        """The file is open. True when that is news."""
+        if path in self.focuses:
+            self.focuses.move_to_end(path)
+            return False
+        self.focuses[path] = {}
+        while len(self.focuses) > self.limits.focuses:
+            self.focuses.popitem(last=False)
+        return True
+
+    def near_due(self, files: Mapping[str, bytes], sight: Sight) -> list[tuple[str, Epoch]]:
+        """Open files whose neighbourhood has to be made, for the epochs that serve (or the newest)."""
+        if not self.budget.neighbourhood or self.kind != "completion" or not self.epochs:
+            return []
+        return [
+            (path, epoch)
+            for path in reversed(self.focuses)
+            for epoch in self.in_service(sight)
+            if (known := self.focuses[path].get(epoch.serial)) is None or known.content != files.get(path)
+        ]
+
+    def near_made(self, path: str, serial: int, content: bytes | None, near: NearBy) -> None:
+        if path in self.focuses and any(one.serial == serial for one in self.epochs):
+            known = self.focuses[path].get(serial)
+            if known is not None and known.near.tokens == near.tokens:
+                known.content, known.near = content, near
+            else:
+                self.focuses[path][serial] = _Near(content, near)
+
+    def renew_near(self, sight: Sight) -> None:
+        """Set every neighbourhood behind its epoch's journal as it is now."""
+        chains = {epoch.serial: epoch.newest for epoch in self.epochs}
+        seers = [(sight.on(engine), sight.block(engine)) for engine in sight.serving(self.spec.name)]
+        for known in self.focuses.values():
+            for serial, one in known.items():
+                under = chains.get(serial)
+                if under is None or one.under is under or not one.near.tokens:
+                    continue
+                old = one.chain
+                if old is not None and any(covered(len(old.tokens), see(old.tokens), block) for see, block in seers):
+                    one.held = old
+                one.chain, one.under = near_chain(under, one.near.tokens), under
+
+    def in_service(self, sight: Sight) -> list[Epoch]:
+        """The epochs that serve on some engine, newest first; the newest while none does."""
+        choices = [self.choose(engine, sight) for engine in sight.serving(self.spec.name)]
+        serials = {choice.epoch.serial for choice in choices if choice}
+        return [epoch for epoch in self.epochs if epoch.serial in serials] or self.epochs[:1]
+
+    # What is served.
+
+    def choose(self, engine: str, sight: Sight, path: str = "") -> Choice | None:
+        """What serves on an engine now. Remembers an epoch that took over there."""
+        known = self.focuses.get(path)
+
+        def near(serial: int) -> Sequence[Chain]:
+            one = known.get(serial) if known else None
+            return [chain for chain in (one.chain, one.held) if chain is not None] if one else ()
+
+        choice = choose(self.epochs, self.adopted.get(engine), near, sight.on(engine), sight.block(engine))
+        if choice is not None:
+            self.adopted[engine] = choice.epoch.serial
+        return choice
+
+    def head(self, engine: str, sight: Sight, path: str, asked: int | None) -> Head:
+        """See `head.py`. Never waits, never computes what is not at hand."""
+        choice = self.choose(engine, sight, path)
+        return head_of(choice, asked) if choice else Head(reason=self.why_empty(engine, sight))
+
+    def why_empty(self, engine: str, sight: Sight) -> str:
+        if self.epochs and (chain := self.epochs[0].newest):
+            size = max(1, self.epochs[0].chains[0].cuts[0].end)
+            return f"warming {min(99, 100 * sight.on(engine)(chain.tokens) // size)} %"
+        if self.problem:
+            return self.problem
+        if self.building is not None and self.building.total:
+            return f"building {100 * self.building.done // self.building.total} %"
+        return "building 0 %" if not self.epochs else "waiting for an engine to render it"
+
+    def key(self, epoch: Epoch, path: str = "") -> Key:
+        """The prefetcher's name for an epoch's head. The serial keeps epochs apart that are warm side by side."""
+        return (self.id, self.spec.name, f"{self.kind}/{epoch.serial}", path)
+
+    def measure(self, sight: Sight, now: float) -> None:
+        """How long the latest saves took until a head on some engine had them."""
+        if not self.saves:
+            return
+        choices = [choice for name in sight.serving(self.spec.name) if (choice := self.choose(name, sight))]
+        left: deque[Save] = deque(maxlen=self.saves.maxlen)
+        newest = {save.path: save for save in self.saves}
+        for save in newest.values():
+            if any(_tells(choice, save) for choice in choices):
+                if any(_entry_of(choice.epoch, save) for choice in choices):
+                    self.save_to_warm_s = now - save.at
+            else:
+                left.append(save)
+        self.saves = left
+
+    def resident_share(self, epoch: Epoch, engine: str, sight: Sight) -> tuple[int, float]:
+        """Resident tokens of an epoch's newest chain, and their share."""
+        chain = epoch.newest
+        if chain is None or not chain.tokens:
+            return 0, 0.0
+        found, size = sight.on(engine)(chain.tokens), len(chain.tokens)
+        whole = covered(size, found, sight.block(engine))
+        return (size, 1.0) if whole else (found, round(found / size, 4))
+
+
+def _entry_of(epoch: Epoch, save: Save) -> bool:
+    return any(entry.path == save.path and entry.hash == save.content for entry in epoch.entries)
+
+
+def _tells(choice: Choice, save: Save) -> bool:
+    """A choice's head has the content that was saved, or there is nothing worth saying of it."""
+    epoch = choice.epoch
+    if any(one.path == save.path and one.hash == save.content for one in epoch.entries[: choice.cut.entries]):
+        return True
+    return epoch.knows(save.path) == save.content and not _entry_of(epoch, save)

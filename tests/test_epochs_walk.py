@@ -1,0 +1,93 @@
+"""Whatever the order of saves, steps of prefetchers, builds and restarts: no cold head, and no save is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+from pathlib import Path
+
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from aicockpit.workspace.track import EpochLimits
+from epoch_rig import Given, Rig
+
+FILES = ("a.py", "b.py", "c.py", "d.py")
+STEPS = st.one_of(
+    st.tuples(st.just("save"), st.sampled_from(FILES), st.booleans()),
+    st.tuples(st.just("warm"), st.sampled_from(("e0", "e1")), st.integers(0, 400)),
+    st.tuples(st.just("warm"), st.sampled_from(("e0", "e1")), st.none()),
+    st.tuples(st.just("restart"), st.sampled_from(("e0", "e1")), st.none()),
+    st.tuples(st.just("rest"), st.integers(1, 40), st.none()),
+    st.tuples(st.just("focus"), st.sampled_from(FILES), st.none()),
+    st.tuples(st.just("build"), st.booleans(), st.none()),
+    st.tuples(st.just("server"), st.none(), st.none()),
+)
+
+
+def versions(text: str) -> dict[str, int]:
+    """The version of each file that a head tells of last."""
+    found = {}
+    for path, first, second in re.findall(r"\[(\S+): v(\d+)\]|<(?=(\S+)= v)", text):
+        found[path or second] = int(first or 0)
+    for path, version in re.findall(r"<(\S+)= v(\d+)", text):
+        found[path] = int(version)
+    return found
+
+
+async def _walk(rig: Rig, steps: list[tuple[str, object, object]]) -> None:
+    now = dict.fromkeys(FILES, 0)
+    seen: dict[str, dict[str, int]] = {}
+    await rig.write(dict.fromkeys(FILES, "v0\nbody"))
+    for what, one, two in [*steps, ("build", True, None)]:
+        if what == "save":
+            now[str(one)] += 1
+            await rig.write({str(one): f"v{now[str(one)]}\n{'body' * (30 if two else 1)}"})
+        elif what == "warm":
+            rig.engines[str(one)].warm(tokens=two if isinstance(two, int) else None)
+        elif what == "restart":
+            rig.engines[str(one)].open()
+            seen.pop(str(one), None)
+            rig.contexts.engines_changed()
+        elif what == "rest" and isinstance(one, int):
+            await asyncio.sleep(one / 1000)
+        elif what == "focus":
+            await rig.contexts.focus(rig.workspace, str(one))
+        elif what == "build":
+            rig.builder.gate.set() if one else rig.builder.gate.clear()
+        elif what == "server":
+            await rig.restart()
+            await rig.contexts.restore()
+            seen.clear()
+        for engine in rig.engines:
+            for path in ("", *FILES):
+                text = rig.text(engine, path)  # asserts that it is resident
+                assert not text or text[-1] in "#]>)", "not a legal cut"
+                told, before = versions(text), seen.get(engine, {})
+                assert all(told.get(name, -1) >= version for name, version in before.items()), "an older text again"
+                assert bool(text) or not before, "cold again"
+                if text and not path:
+                    seen[engine] = told
+    for script in rig.engines.values():
+        script.auto = True
+    rig.head()
+    rig.contexts.engines_changed()
+    await rig.until(lambda: all(versions(rig.text(name)) == now for name in rig.engines))
+
+
+async def _walked(folder: Path, steps: list[tuple[str, object, object]]) -> None:
+    limits = EpochLimits(idle_s=0.02, retry_s=0.02, bulk=3, focuses=2)
+    worth = {"completion": Given(4000, 100, 60), "chat": Given(0, 0, 0)}
+    rig = Rig(folder, limits=limits, worth=worth, names=("e0", "e1")).start()
+    try:
+        await _walk(rig, steps)
+    finally:
+        await rig.close()
+
+
+@settings(max_examples=30, deadline=None, phases=(Phase.explicit, Phase.generate))
+@given(st.lists(STEPS, max_size=25))
+def test_no_order_of_events_serves_what_is_cold_or_loses_a_save(steps: list[tuple[str, object, object]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(_walked(Path(folder), steps))
