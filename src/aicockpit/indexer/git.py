@@ -1,0 +1,154 @@
+"""What the indexer takes from git: where the work tree begins, the ignore files outside it, tracked files.
+
+Reads files, and asks the `git` command where only it knows: its configuration, and its index. Without the command,
+or outside a work tree, the rules of the ignore files stand alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aicockpit.indexer.ignore import GIT_FILE, OWN_FILE, Block, Rules, block, load, secret_names
+
+COMMAND_LIMIT_S = 60.0
+_HEAD = re.compile(rb"ref:\s*refs/|[0-9a-f]{40,64}\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTree:
+    """`top`: the folder with `.git`. `folder`: this work tree's own git folder; `common`: the one it shares."""
+
+    top: bytes
+    folder: bytes
+    common: bytes
+
+
+def find(root: bytes) -> WorkTree | None:
+    """The work tree that an absolute folder lies in; None when there is none."""
+    top = root
+    while True:
+        folder = git_folder(top)
+        if folder is not None:
+            return WorkTree(top, folder, _common(folder))
+        above = os.path.dirname(top)
+        if above == top:
+            return None
+        top = above
+
+
+def git_folder(top: bytes) -> bytes | None:
+    """The git folder of the work tree that begins at `top`: its `.git`, or the one that a file `.git` names."""
+    place = os.path.join(top, b".git")
+    if os.path.isdir(place):
+        return place if _is_git_folder(place) else None
+    content = load(place, follow=True)
+    if content is None or not content.startswith(b"gitdir: "):
+        return None
+    folder = os.path.normpath(os.path.join(top, content[8:].rstrip(b"\r\n")))
+    return folder if _is_git_folder(folder) else None
+
+
+def _is_git_folder(folder: bytes) -> bool:
+    head = load(os.path.join(folder, b"HEAD"), follow=True)
+    common = _common(folder)
+    parts = (os.path.join(common, b"objects"), os.path.join(common, b"refs"))
+    return head is not None and _HEAD.match(head) is not None and all(os.path.isdir(part) for part in parts)
+
+
+def _common(folder: bytes) -> bytes:
+    """Linked work trees share the folder that `commondir` names."""
+    content = load(os.path.join(folder, b"commondir"), follow=True)
+    return os.path.normpath(os.path.join(folder, content.rstrip(b"\r\n"))) if content else folder
+
+
+def rules(root: bytes, tree: WorkTree | None) -> Rules:
+    """The rules that hold at `root` before its own ignore files are read; its tracked exceptions included."""
+    secret = secret_names()
+    own: tuple[Block, ...] = (secret,) if secret else ()
+    if tree is None:
+        return Rules(own=own)
+    settings = _settings(root)
+    ignore_case = settings.get(b"core.ignorecase", b"").lower() in (b"true", b"yes", b"on", b"1")
+    files = exclude_files(root, tree, settings)
+    outside = [block(load(path, follow=True) or b"", ignore_case=ignore_case) for path in files]
+    below = os.path.relpath(root, tree.top)
+    prefix = b"" if below == b"." else below + b"/"
+    found = Rules(tuple(part for part in outside if part), own, b"", ignore_case)
+    place = b""
+    for part in prefix.split(b"/")[:-1]:
+        above = os.path.join(tree.top, place)
+        found = found.enter(place, load(above + b"/" + GIT_FILE), load(above + b"/" + OWN_FILE), closed=False)
+        place = place + b"/" + part if place else part
+        if found.excludes(place, part, True):
+            # A folder that git ignores, yet was named to us: its own rules alone.
+            return Rules(own=own)
+    return Rules(found.git, found.own, prefix, ignore_case, tracked(root))
+
+
+def _settings(root: bytes) -> dict[bytes, bytes]:
+    """The two settings of git that matter here; `--type=path` resolves a `~` and leaves the rest alone."""
+    listed = _ask(root, "config", "-z", "--type=path", "--get-regexp", r"^core\.(ignorecase|excludesfile)$")
+    pairs = (line.partition(b"\n") for line in listed.split(b"\0"))
+    return {name: value if separator else b"true" for name, separator, value in pairs}
+
+
+def exclude_files(root: bytes, tree: WorkTree, settings: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+    """The ignore files outside the tree, in order of rising precedence: the user's, and `info/exclude`."""
+    named = settings.get(b"core.excludesfile", b"")
+    if not named:
+        config = os.environb.get(b"XDG_CONFIG_HOME") or os.path.join(os.path.expanduser(b"~"), b".config")
+        named = os.path.join(config, b"git", b"ignore")
+    return os.path.join(root, named), os.path.join(tree.common, b"info", b"exclude")
+
+
+def tracked(root: bytes) -> frozenset[bytes]:
+    """Files below `root` that git tracks although a pattern excludes them, and the folders on the way to each."""
+    listed = _ask(root, "ls-files", "-z", "-c", "-i", "--exclude-standard")
+    found: set[bytes] = set()
+    for path in listed.split(b"\0"):
+        while path and path not in found:
+            found.add(path)
+            path = os.path.dirname(path)
+    return frozenset(found)
+
+
+def tracks_inside(root: bytes, folder: bytes) -> bool:
+    """Has the index files below `folder`? git then enters the folder even when a repository of its own lies there."""
+    listed = _ask(root, "--literal-pathspecs", "ls-files", "-z", "--", os.fsdecode(folder + b"/"))
+    return any(path.startswith(folder + b"/") for path in listed.split(b"\0"))
+
+
+def _ask(folder: bytes, *words: str) -> bytes:
+    """What a git command prints; nothing when it fails, as it does for an unset key, or when there is no git."""
+    command = shutil.which("git")
+    if command is None:
+        return b""
+    try:
+        done = subprocess.run(
+            [command, *words],
+            cwd=folder,
+            env=environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=COMMAND_LIMIT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return b""
+    return done.stdout if done.returncode == 0 else b""
+
+
+def environment(outer: os._Environ[str]) -> dict[str, str]:
+    """The user's, without what would point git at another repository; git may take no lock for us."""
+    gone = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
+    return {**{name: value for name, value in outer.items() if name not in gone}, "GIT_OPTIONAL_LOCKS": "0"}
+
+
+def busy(tree: WorkTree | None) -> bool:
+    """Is a git command changing the index, as a branch switch does from its beginning to its end?"""
+    return tree is not None and os.path.exists(os.path.join(tree.folder, b"index.lock"))

@@ -1,0 +1,157 @@
+"""Tree and ledger together: what the gateway lacks, and what to tell it. Used by one thread, not by the event loop."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from aicockpit.indexer.ledger import Entry, Ledger
+from aicockpit.indexer.reading import Read, content_hash, read
+from aicockpit.indexer.scan import Delta, Report, Tree
+
+MAX_PATH = 4096
+# One body of blobs: it is closed when the files that belong to it pass this many bytes or this many files.
+BATCH_BYTES, BATCH_FILES = 4 << 20, 1024
+GZIP = 16 + zlib.MAX_WBITS
+
+
+def wire(path: bytes) -> str:
+    """A path as the gateway knows it; what is not UTF-8 is shown with backslashes."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One manifest. `base` None: the complete tree. `sent`: the hash told for each path, None for a removed one."""
+
+    base: int | None
+    files: Sequence[tuple[bytes, Entry]]
+    removed: Sequence[str]
+    sent: dict[bytes, bytes | None] = field(repr=False)
+
+    def body(self) -> bytes:
+        """The JSON, gzip'd."""
+        pack = zlib.compressobj(1, zlib.DEFLATED, GZIP)
+        encode = msgspec.json.Encoder().encode
+        parts = [pack.compress(b'{"base":%s,"files":[' % encode(self.base))]
+        for number, (path, entry) in enumerate(self.files):
+            row = encode((wire(path), entry.hash.hex(), entry.size, entry.mtime_ns))
+            parts.append(pack.compress(b"," + row if number else row))
+        parts += [pack.compress(b'],"removed":%s}' % encode(self.removed)), pack.flush()]
+        return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Blobs:
+    """One body of blobs, gzip'd. `moved`: files that are not what the manifest said; what they are is in the body."""
+
+    body: bytes
+    count: int
+    size: int
+    moved: Sequence[tuple[bytes, Read]]
+    left: Sequence[bytes]
+
+
+def blobs(root: bytes, limit: int, hashes: Sequence[bytes], where: dict[bytes, tuple[bytes, Entry]]) -> Blobs:
+    """Read the contents of these hashes again and frame them. The hash always is that of the bytes that go with it."""
+    pack = zlib.compressobj(1, zlib.DEFLATED, GZIP)
+    parts, moved, size, count, done = [], [], 0, 0, 0
+    for wanted in hashes:
+        if size >= BATCH_BYTES or count >= BATCH_FILES:
+            break
+        done += 1
+        path, _ = where[wanted]
+        found = read(os.path.join(root, path), limit)
+        if found.entry is None or found.entry.hash != wanted:
+            moved.append((path, found))
+        if found.entry is None or found.entry.why:
+            continue
+        data = found.data
+        parts.append(pack.compress(found.entry.hash + len(data).to_bytes(4, "big") + data))
+        size, count = size + len(data), count + 1
+    parts.append(pack.flush())
+    return Blobs(b"".join(parts), count, size, moved, hashes[done:])
+
+
+class Index:
+    """The state of one watched tree."""
+
+    def __init__(self, tree: Tree, ledger: Ledger) -> None:
+        self.tree, self.ledger = tree, ledger
+        self.pending = ledger.pending()
+        self.base: int | None = None
+        self._identity = ""
+        tree.remember(ledger.entries())
+
+    def scan(self, report: Report) -> Delta:
+        return self._note(self.tree.scan(report))
+
+    def refresh(self, paths: Iterable[bytes], report: Report) -> Delta:
+        return self._note(self.tree.refresh(paths, report))
+
+    def learn(self, moved: Iterable[tuple[bytes, Read]]) -> None:
+        """What was found while blobs were read."""
+        for path, found in moved:
+            self._note(self.tree.learn(path, found))
+
+    def _note(self, delta: Delta) -> Delta:
+        if delta.entries or delta.content:
+            self.ledger.note(delta.entries, delta.content)
+            self.pending |= delta.content
+        return delta
+
+    def adopt(self, identity: str, revision: int) -> None:
+        """A gateway has answered. `identity` tells one making of the workspace from the next, "" when it cannot."""
+        self._identity = identity
+        known = bool(identity) and self.ledger.base == f"{identity}@{revision}"
+        self.base = revision if known else None
+
+    def forget_base(self) -> None:
+        """The gateway stands elsewhere: the next manifest is the complete one."""
+        self.base = None
+        self.ledger.forget_base()
+
+    def batch(self) -> Batch | None:
+        """The manifest to send; None when the gateway has everything."""
+        if self.base is None:
+            files = [(path, entry) for path, entry in self.tree.files() if self._sendable(path)]
+            return Batch(None, files, (), {path: entry.hash for path, entry in files})
+        if not self.pending:
+            return None
+        files, removed, sent = [], [], {}
+        for path in sorted(self.pending):
+            entry = self.tree.entry(path)
+            if not self._sendable(path):
+                sent[path] = entry.hash if entry else None
+            elif entry is not None:
+                files.append((path, entry))
+                sent[path] = entry.hash
+            else:
+                removed.append(wire(path))
+                sent[path] = None
+        return Batch(self.base, files, removed, sent)
+
+    def applied(self, batch: Batch, revision: int) -> bool:
+        """The gateway has this batch. False when files have changed meanwhile and another one is due."""
+        done = set()
+        for path in self.pending:
+            entry = self.tree.entry(path)
+            told = path in batch.sent or batch.base is None
+            if told and batch.sent.get(path) == (entry.hash if entry else None):
+                done.add(path)
+        self.pending -= done
+        self.base = revision
+        self.ledger.applied(f"{self._identity}@{revision}" if self._identity else "", done)
+        return not self.pending
+
+    def _sendable(self, path: bytes) -> bool:
+        """Not a name too long for the wire, nor one whose shown form is another file's true name."""
+        shown = wire(path).encode()
+        return len(shown) <= MAX_PATH and (shown == path or self.tree.entry(shown) is None)
+
+
+__all__ = ["BATCH_BYTES", "Batch", "Blobs", "Index", "blobs", "content_hash", "wire"]

@@ -1,0 +1,84 @@
+"""Reading one file: its bytes, their hash, and whether they may leave this machine. Called by many threads."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from dataclasses import dataclass
+
+import xxhash
+
+from aicockpit.indexer import secrets
+from aicockpit.indexer.ledger import Entry
+
+HEAD = 8192
+TRIES = 3
+# Times of files move in ticks of some milliseconds; whole seconds are the mark of a coarse file system.
+TICK_NS, COARSE_TICK_NS = 50_000_000, 2_100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """`entry` None: it is no file of the workspace, `why`. `moving`: it changed while it was read, each time."""
+
+    entry: Entry | None
+    data: bytes = b""
+    why: str = ""
+    moving: bool = False
+
+
+def content_hash(data: bytes) -> bytes:
+    return xxhash.xxh3_128(data).digest()
+
+
+def read(path: bytes, limit: int) -> Read:
+    """Read one file of at most `limit` bytes; the hash is that of the bytes. Tries again while it changes."""
+    result = Read(None, why="unreadable")
+    for _ in range(TRIES):
+        try:
+            # O_NONBLOCK: a named pipe that took the file's place must not hold us.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+            return Read(None, why="gone" if gone else "unreadable")
+        try:
+            result = _read_open(descriptor, limit)
+        except OSError:
+            return Read(None, why="unreadable")
+        finally:
+            os.close(descriptor)
+        if not result.moving:
+            break
+    return result
+
+
+def _read_open(descriptor: int, limit: int) -> Read:
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        return Read(None, why="special")
+    if before.st_size > limit:
+        return Read(None, why="large")
+    data = os.read(descriptor, before.st_size + 1)
+    while (more := os.read(descriptor, 65536)) and len(data) <= limit:
+        data += more
+    if len(data) > limit:
+        return Read(None, why="large")
+    after = os.fstat(descriptor)
+    still = (
+        after.st_size == len(data)
+        and after.st_mtime_ns == before.st_mtime_ns
+        and after.st_ctime_ns == before.st_ctime_ns
+    )
+    tick = TICK_NS if after.st_ctime_ns % 1_000_000_000 else COARSE_TICK_NS
+    sure = still and time.time_ns() - after.st_ctime_ns > tick
+    why = "binary" if b"\0" in data[:HEAD] else "secret" if secrets.is_private_key(data[:HEAD]) else ""
+    entry = Entry(
+        b"" if why else content_hash(data),
+        len(data),
+        after.st_mtime_ns,
+        after.st_ctime_ns if sure else -1,
+        after.st_ino,
+        why,
+    )
+    return Read(entry, b"" if why else data, why, moving=not still)

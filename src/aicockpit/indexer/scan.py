@@ -1,0 +1,386 @@
+"""The tree as it is on disk: which files belong to the workspace, and the hash of each. Used by one thread.
+
+Paths are bytes, relative to the root, with `/` between the parts and `b""` for the root itself. Symlinks are never
+followed. A folder is watched before it is listed, so that what changes afterwards is an event.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+from aicockpit.indexer import git
+from aicockpit.indexer.ignore import FILES, GIT_FILE, OWN_FILE, Rules, load
+from aicockpit.indexer.ledger import Entry
+from aicockpit.indexer.reading import Read, read
+
+READERS, CHUNK, CHUNKS_AHEAD = 2, 64, 8
+
+Report = Callable[[str, int, int], None]
+
+
+class Stopped(Exception):
+    """The scan was told to stop."""
+
+
+class RootGone(Exception):
+    """The root is not there, or cannot be listed: nothing may be concluded about its files."""
+
+
+class Node:
+    """A folder that belongs to the workspace."""
+
+    __slots__ = ("files", "folders", "rules")
+
+    def __init__(self) -> None:
+        self.files: dict[bytes, Entry] = {}
+        self.folders: dict[bytes, Node] = {}
+        self.rules: Rules | None = None
+
+
+@dataclass(slots=True)
+class Delta:
+    """What a scan found. `entries`: new knowledge, None: gone. `content`: those whose content the gateway must learn.
+
+    `again`: files that would not hold still. `left_out`: how many were kept out, for each reason.
+    """
+
+    entries: dict[bytes, Entry | None] = field(default_factory=dict)
+    content: set[bytes] = field(default_factory=set)
+    again: set[bytes] = field(default_factory=set)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def join(folder: bytes, name: bytes) -> bytes:
+    return folder + b"/" + name if folder else name
+
+
+class Tree:
+    """The files of a root. `enter` and `leave` are told which folders to watch."""
+
+    def __init__(
+        self,
+        root: bytes,
+        limit: int,
+        enter: Callable[[bytes], None] = lambda folder: None,
+        leave: Callable[[bytes], None] = lambda folder: None,
+    ) -> None:
+        self.root, self.limit = root, limit
+        self._enter, self._leave = enter, leave
+        self.top = Node()
+        self.work_tree: git.WorkTree | None = None
+        self._rules = Rules()
+        self._stopped = False
+        self._todo: list[tuple[Node, bytes, bytes]] = []
+        self._gone: dict[int, Entry] = {}
+        self._delta = Delta()
+
+    def stop(self) -> None:
+        """From any thread: a scan under way ends with Stopped."""
+        self._stopped = True
+
+    def remember(self, entries: Iterable[tuple[bytes, Entry]]) -> None:
+        """Take over what a ledger knows, before the first scan."""
+        folder, node = b"", self.top
+        for path, entry in entries:
+            above, _, name = path.rpartition(b"/")
+            if above != folder or not path:
+                folder, node = above, self._make(above)
+            node.files[name] = entry
+
+    def files(self) -> Iterator[tuple[bytes, Entry]]:
+        """Everything that belongs to the workspace, in no particular order."""
+        stack = [(b"", self.top)]
+        while stack:
+            folder, node = stack.pop()
+            for name, entry in node.files.items():
+                if not entry.why:
+                    yield join(folder, name), entry
+            stack.extend((join(folder, name), below) for name, below in node.folders.items())
+
+    def entry(self, path: bytes) -> Entry | None:
+        """The entry of a file that belongs to the workspace."""
+        above, _, name = path.rpartition(b"/")
+        node = self._find(above)
+        found = node.files.get(name) if node else None
+        return None if found is None or found.why else found
+
+    def scan(self, report: Report) -> Delta:
+        """Everything, with the rules read afresh. Raises RootGone, Stopped."""
+        self._begin()
+        self.work_tree = git.find(self.root)
+        self._rules = git.rules(self.root, self.work_tree)
+        self._walk(b"", self.top, self._rules, closed=False, report=report)
+        return self._finish(report)
+
+    def refresh(self, paths: Iterable[bytes], report: Report) -> Delta:
+        """Look again at these paths, which may be files or folders, there or gone. Raises RootGone, Stopped."""
+        wanted = sorted({_place(path) for path in paths})
+        if b"" in wanted or self.top.rules is None:
+            return self.scan(report)
+        if not os.path.isdir(self.root):
+            raise RootGone
+        self._begin()
+        walked: set[bytes] = set()
+        for path in wanted:
+            above, _, name = path.rpartition(b"/")
+            if not _inside(path, walked) and (node := self._find(above)) is not None:
+                self._look(node, above, name, walked, report)
+        return self._finish(report)
+
+    def rules_changed(self) -> bool:
+        """git's index or an ignore file outside the tree has changed: does another file belong to the workspace now?"""
+        return git.rules(self.root, git.find(self.root)) != self._rules
+
+    def _begin(self) -> None:
+        self._todo, self._gone, self._delta = [], {}, Delta()
+
+    def _find(self, folder: bytes) -> Node | None:
+        node: Node | None = self.top
+        for part in folder.split(b"/") if folder else ():
+            node = node.folders.get(part) if node else None
+        return node
+
+    def _make(self, folder: bytes) -> Node:
+        node = self.top
+        for part in folder.split(b"/") if folder else ():
+            node = node.folders.setdefault(part, Node())
+        return node
+
+    def _look(self, node: Node, folder: bytes, name: bytes, walked: set[bytes], report: Report) -> None:
+        """One name in a known folder."""
+        path = join(folder, name)
+        try:
+            seen = os.lstat(os.path.join(self.root, path))
+        except (FileNotFoundError, NotADirectoryError):
+            self._drop_name(node, folder, name)
+            return
+        except OSError:
+            self._delta.left_out["unreadable"] += 1
+            return
+        if stat.S_ISDIR(seen.st_mode):
+            walked.add(path)
+        for below, inside, closed in self._entry(node, folder, name, seen.st_mode, lambda: seen):
+            self._walk(below, inside, _rules_of(node), closed=closed, report=report)
+
+    def _entry(
+        self, node: Node, folder: bytes, name: bytes, mode: int, seen: Callable[[], os.stat_result]
+    ) -> Iterator[tuple[bytes, Node, bool]]:
+        """Decide on one name; yields the folder to walk, if it is one that belongs to the workspace."""
+        path, rules = join(folder, name), _rules_of(node)
+        if stat.S_ISDIR(mode):
+            self._drop_file(node, folder, name)
+            why = rules.excludes(path, name, True)
+            closed = why == "git" and path in rules.tracked
+            if why and not closed:
+                self._drop_folder(node, folder, name)
+                return
+            below = node.folders.get(name)
+            if below is None:
+                below = node.folders[name] = Node()
+            yield path, below, closed
+            return
+        self._drop_folder(node, folder, name)
+        why = rules.excludes(path, name, False) if stat.S_ISREG(mode) else "special"
+        if not why:
+            try:
+                info = seen()
+            except OSError:
+                why = "unreadable"
+            else:
+                known = node.files.get(name)
+                if known is not None and known.same(info):
+                    self._delta.left_out[known.why] += bool(known.why)
+                    return
+                why = "large" if info.st_size > self.limit else ""
+        if why:
+            self._delta.left_out[why] += 1
+            self._drop_file(node, folder, name)
+        else:
+            self._todo.append((node, folder, name))
+
+    def _walk(self, folder: bytes, node: Node, rules: Rules, *, closed: bool, report: Report) -> None:
+        stack = [(folder, node, rules, closed)]
+        count = 0
+        while stack:
+            folder, node, rules, closed = stack.pop()
+            self._check()
+            self._enter(folder)
+            try:
+                with os.scandir(os.path.join(self.root, folder)) as listing:
+                    found = {entry.name: entry for entry in listing}
+            except OSError as error:
+                self._unlisted(folder, node, error)
+                continue
+            if folder and b".git" in found and self._foreign(folder):
+                self._drop_name(self._make(folder.rpartition(b"/")[0]), *_split(folder))
+                continue
+            place = os.path.join(self.root, folder)
+            contents = [load(os.path.join(place, name)) if name in found else None for name in (GIT_FILE, OWN_FILE)]
+            node.rules = rules.enter(folder, *contents, closed=closed)
+            for name in [name for name in node.files if name not in found]:
+                self._drop_file(node, folder, name)
+            for name in [name for name in node.folders if name not in found]:
+                self._drop_folder(node, folder, name)
+            for name, entry in found.items():
+                if name == b".git" or (rules.ignore_case and name.lower() == b".git"):
+                    continue
+                stat_of = lambda entry=entry: entry.stat(follow_symlinks=False)  # noqa: E731
+                for below, inside, shut in self._entry(node, folder, name, _mode(entry), stat_of):
+                    stack.append((below, inside, node.rules, shut))
+            count += len(found)
+            report("scan", count, 0)
+
+    def _foreign(self, folder: bytes) -> bool:
+        """A repository of its own inside our work tree: git lists nothing of it, unless it tracks files in there."""
+        if self.work_tree is None or git.git_folder(os.path.join(self.root, folder)) is None:
+            return False
+        return not git.tracks_inside(self.root, folder)
+
+    def _unlisted(self, folder: bytes, node: Node, error: OSError) -> None:
+        if not folder:
+            raise RootGone(str(error)) from error
+        if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+            self._delta.left_out["unreadable"] += isinstance(error, PermissionError)
+            self._drop_name(self._make(folder.rpartition(b"/")[0]), *_split(folder))
+        else:  # a network share that fails for a moment is no reason to forget what lies in it
+            node.rules = node.rules or self._rules
+            self._delta.left_out["unreadable"] += 1
+
+    def _drop_name(self, node: Node, folder: bytes, name: bytes) -> None:
+        self._drop_file(node, folder, name)
+        self._drop_folder(node, folder, name)
+
+    def _drop_file(self, node: Node, folder: bytes, name: bytes) -> None:
+        entry = node.files.pop(name, None)
+        if entry is None:
+            return
+        path = join(folder, name)
+        self._gone[entry.inode] = entry
+        self._delta.entries[path] = None
+        if not entry.why:
+            self._delta.content.add(path)
+
+    def _drop_folder(self, node: Node, folder: bytes, name: bytes) -> None:
+        below = node.folders.pop(name, None)
+        stack = [(join(folder, name), below)] if below else []
+        while stack:
+            place, gone = stack.pop()
+            self._leave(place)
+            for file in list(gone.files):
+                self._drop_file(gone, place, file)
+            stack.extend((join(place, inner), node) for inner, node in gone.folders.items())
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise Stopped
+
+    def _finish(self, report: Report) -> Delta:
+        """Read what is new, a few threads ahead of the one that takes the results."""
+        todo = self._todo
+        self._todo = []
+        if len(todo) <= READERS:
+            for number, item in enumerate(todo):
+                self._take(item, self._read(item))
+                report("hash", number + 1, len(todo))
+        elif todo:
+            self._read_many(todo, report)
+        delta, self._delta, self._gone = self._delta, Delta(), {}
+        return delta
+
+    def _read_many(self, todo: list[tuple[Node, bytes, bytes]], report: Report) -> None:
+        done, rest = 0, iter(todo)
+        ahead: deque[tuple[list[tuple[Node, bytes, bytes]], Future[list[Read]]]] = deque()
+        with ThreadPoolExecutor(READERS, "aicockpit-read") as pool:
+            while True:
+                while len(ahead) < CHUNKS_AHEAD and (chunk := list(islice(rest, CHUNK))):
+                    ahead.append((chunk, pool.submit(lambda items: [self._read(item) for item in items], chunk)))
+                if not ahead:
+                    return
+                chunk, future = ahead.popleft()
+                for item, found in zip(chunk, future.result(), strict=True):
+                    self._take(item, found)
+                done += len(chunk)
+                report("hash", done, len(todo))
+                self._check()
+
+    def _read(self, item: tuple[Node, bytes, bytes]) -> Read:
+        _, folder, name = item
+        path = os.path.join(self.root, folder, name)
+        if self._gone:  # a folder was renamed: its files are what they were
+            try:
+                seen = os.lstat(path)
+            except OSError:
+                return Read(None, why="gone")
+            known = self._gone.get(seen.st_ino)
+            if known is not None and known.same(seen):
+                return Read(known)
+        found = read(path, self.limit)
+        return Read(found.entry, why=found.why, moving=found.moving)
+
+    def _take(self, item: tuple[Node, bytes, bytes], found: Read) -> None:
+        node, folder, name = item
+        if found.why and found.why != "gone":
+            self._delta.left_out[found.why] += 1
+        if found.entry is None:
+            self._drop_file(node, folder, name)
+        else:
+            self._set(node, join(folder, name), name, found.entry, self._delta)
+        if found.moving:
+            self._delta.again.add(join(folder, name))
+
+    def learn(self, path: bytes, found: Read) -> Delta:
+        """A file was read for another reason, and is not what it was."""
+        self._begin()
+        folder, name = _split(path)
+        node = self._find(folder)
+        if node is not None and name in node.files:
+            self._take((node, folder, name), found)
+        return self._finish(lambda phase, done, total: None)
+
+    def _set(self, node: Node, path: bytes, name: bytes, entry: Entry, delta: Delta) -> None:
+        known = node.files.get(name)
+        node.files[name] = entry
+        delta.entries[path] = entry
+        before, after = known.hash if known else b"", entry.hash
+        gone_before = path in delta.content
+        if before != after or gone_before:
+            delta.content.add(path)
+
+
+def _mode(entry: os.DirEntry[bytes]) -> int:
+    """The kind of a directory entry, without a system call on most file systems."""
+    if entry.is_symlink():
+        return stat.S_IFLNK
+    if entry.is_dir(follow_symlinks=False):
+        return stat.S_IFDIR
+    return stat.S_IFREG if entry.is_file(follow_symlinks=False) else stat.S_IFIFO
+
+
+def _split(path: bytes) -> tuple[bytes, bytes]:
+    folder, _, name = path.rpartition(b"/")
+    return folder, name
+
+
+def _place(path: bytes) -> bytes:
+    """Where to look because of an event: an ignore file, or a `.git`, concerns its whole folder."""
+    folder, name = _split(path)
+    return folder if name in FILES or name == b".git" else path
+
+
+def _inside(path: bytes, folders: set[bytes]) -> bool:
+    while path and folders:
+        if path in folders:
+            return True
+        path = path.rpartition(b"/")[0]
+    return False
+
+
+def _rules_of(node: Node) -> Rules:
+    assert node.rules is not None, "only walked folders are asked"
+    return node.rules

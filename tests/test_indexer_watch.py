@@ -1,0 +1,224 @@
+"""Events: which paths are told, what happens when the kernel's limits are reached, and when a look is due."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aicockpit.indexer.watch import GIT_CHANGED, Debounce, Event, Inotify, Polling, Recursive, choose, file_system
+
+HERE = Path(__file__).parent
+
+
+class Heard:
+    """What a watcher told, from its thread."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._more = threading.Condition()
+
+    def __call__(self, events: list[Event]) -> None:
+        with self._more:
+            self.events += events
+            self._more.notify_all()
+
+    def until(self, *wanted: Event) -> None:
+        with self._more:
+            assert self._more.wait_for(lambda: set(wanted) <= set(self.events), 10), self.events[-20:]
+
+    def paths(self) -> set[bytes]:
+        return {path for path, _ in self.events}
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def inotify(tmp_path: Path, heard: Heard) -> Iterator[Inotify]:
+    watcher = Inotify(os.fsencode(tmp_path), heard)
+    watcher.enter(b"")
+    yield watcher
+    watcher.close()
+    watcher.close()
+
+
+def test_a_write_is_told_while_open_and_when_closed(tmp_path: Path, inotify: Inotify, heard: Heard) -> None:
+    with (tmp_path / "a").open("w") as file:
+        file.write("x")
+        file.flush()
+        heard.until((b"a", True))
+        assert (b"a", False) not in heard.events
+    heard.until((b"a", False))
+
+
+def test_only_entered_folders_are_watched(tmp_path: Path, inotify: Inotify, heard: Heard) -> None:
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    inotify.enter(b"in")
+    (tmp_path / "out/a").write_text("x")
+    (tmp_path / "in/a").write_text("x")
+    heard.until((b"in", False), (b"out", False), (b"in/a", False))
+    inotify.leave(b"in")
+    (tmp_path / "in/b").write_text("x")
+    (tmp_path / "c").write_text("x")
+    heard.until((b"c", False))
+    assert heard.paths().isdisjoint({b"out/a", b"in/b"})
+
+
+def test_a_renamed_folder_is_known_by_its_new_name(tmp_path: Path, inotify: Inotify, heard: Heard) -> None:
+    (tmp_path / "z").mkdir()
+    inotify.enter(b"z")
+    (tmp_path / "z").rename(tmp_path / "a")
+    inotify.enter(b"a")
+    inotify.leave(b"z")
+    (tmp_path / "a/f").write_text("x")
+    heard.until((b"z", False), (b"a", False), (b"a/f", False))
+
+
+def test_a_folder_made_anew_is_watched_anew(tmp_path: Path, inotify: Inotify, heard: Heard) -> None:
+    for number in range(20):
+        (tmp_path / "d").mkdir()
+        inotify.enter(b"d")
+        (tmp_path / f"d/f{number}").write_text("x")
+        heard.until((b"d/f%d" % number, False))
+        shutil.rmtree(tmp_path / "d")
+
+
+def test_a_queue_that_overflows_means_look_at_everything(tmp_path: Path, inotify: Inotify, heard: Heard) -> None:
+    with inotify._lock:  # the watcher's thread stands still while the kernel's queue fills
+        for number in range(6000):
+            path = tmp_path / f"f{number}"
+            path.write_text("x")
+            path.unlink()
+    heard.until((b"", False))
+
+
+def test_git_s_index_is_told_and_the_rest_of_git_s_folder_is_not(
+    tmp_path: Path, inotify: Inotify, heard: Heard
+) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    git = os.fsencode(tmp_path / ".git")
+    inotify.watch_git((git, git + b"/info", git + b"/nowhere"))
+    (tmp_path / "a").write_text("x")
+    subprocess.run(["git", "add", "a"], cwd=tmp_path, check=True)
+    heard.until((GIT_CHANGED, False))
+    assert heard.paths() <= {GIT_CHANGED, b"a", b".git"}
+
+
+def test_watchdog_s_observer_tells_the_same_paths(tmp_path: Path, heard: Heard) -> None:
+    (tmp_path / "d").mkdir()
+    watcher = Recursive(os.fsencode(tmp_path), heard)
+    try:
+        (tmp_path / "d/a").write_text("x")
+        heard.until((b"d/a", False))
+        (tmp_path / "d/a").rename(tmp_path / "b")
+        heard.until((b"b", False))
+        (tmp_path / "b").unlink()
+        heard.until((b"b", False))
+    finally:
+        watcher.close()
+
+
+@pytest.mark.parametrize("limit", ["max_inotify_watches", "max_inotify_instances"])
+def test_when_the_kernel_has_no_more_watches_the_tree_is_polled(tmp_path: Path, limit: str) -> None:
+    """In a user namespace of its own, where the real limit can be set."""
+    unshare = ["unshare", "--user", "--map-root-user"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], check=False).returncode:
+        pytest.skip("no user namespaces here")
+    code = f"""
+        import asyncio, pathlib, sys
+        pathlib.Path("/proc/sys/user/{limit}").write_text("{3 if "watches" in limit else 0}")
+        from fake_workspace import FakeWorkspaces, serving
+        from test_indexer_agent import content, put, watching
+        async def main():
+            root = pathlib.Path(sys.argv[1])
+            put(root, {{f"d{{n}}/f.py": str(n) for n in range(9)}})
+            async with serving(FakeWorkspaces()) as fake, watching(fake, root, poll_s=0.1) as watch:
+                await fake.until(lambda: fake.tree() == content(root))
+                put(root, {{"d8/f.py": "changed", "e/g.py": "new"}})
+                await fake.until(lambda: fake.tree() == content(root))
+            print([p.message for p in watch.said if "sysctl" in p.message][0])
+        asyncio.run(main())
+    """
+    command = [*unshare, sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "root")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE)
+    name = "max_user_watches" if "watches" in limit else "max_user_instances"
+    assert f"sudo sysctl fs.inotify.{name}=" in done.stdout, done.stderr
+
+
+def test_network_mounts_are_polled_and_say_so(tmp_path: Path, heard: Heard) -> None:
+    table = tmp_path / "mounts"
+    table.write_text(
+        "1 0 8:1 / / rw - ext4 /dev/x rw\n"
+        "2 1 0:5 / /home/me/a\\040b rw,relatime shared:1 - fuse.sshfs host: rw\n"
+        "3 1 0:6 / /home/me/a\\040b/local rw - tmpfs tmpfs rw\n"
+        "broken line\n"
+    )
+    places = {b"/home/me/a b/c": "fuse.sshfs", b"/home/me/a b/local": "tmpfs", b"/home/me/a bc": "ext4", b"/": "ext4"}
+    assert {place: file_system(place, str(table)) for place in places} == places
+    assert file_system(b"/", str(tmp_path / "none")) == ""
+    assert isinstance(choose(os.fsencode(tmp_path), heard, True), Polling)
+
+
+def test_a_look_is_due_when_it_is_quiet_and_at_the_latest_in_time() -> None:
+    debounce = Debounce(0.02, 0.1)
+    assert debounce.due() is None
+    debounce.add([(b"a", False)], 10.0)
+    assert debounce.due() == pytest.approx(10.02)
+    for step in range(1, 12):
+        debounce.add([(b"b", False)], 10 + step / 100)
+    assert debounce.due() == pytest.approx(10.1)
+    assert debounce.take(10.1) == {b"a", b"b"}
+    assert debounce.due() is None
+
+
+def test_a_file_open_for_writing_waits_for_its_close() -> None:
+    debounce = Debounce(0.02, 0.1, open_s=0.5)
+    debounce.add([(b"a", True)], 10.0)
+    debounce.add([(b"a", True), (b"b", False)], 10.1)
+    assert debounce.due() == pytest.approx(10.12)
+    assert debounce.take(10.2) == {b"b"}
+    assert debounce.due() == pytest.approx(10.5)
+    debounce.add([(b"a", False)], 10.3)
+    assert debounce.take(10.32) == {b"a"}
+    debounce.add([(b"a", True)], 11.0)
+    assert debounce.take(11.5) == {b"a"}
+    assert debounce.due() is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans(), st.floats(0, 0.3)), max_size=60))
+def test_no_event_is_lost_and_none_waits_longer_than_the_longest_wait(events: list[tuple[int, bool, float]]) -> None:
+    debounce, now, taken = Debounce(), 0.0, set()
+    added: dict[bytes, float] = {}
+    for number, soft, pause in events:
+        now += pause
+        while (due := debounce.due()) is not None and due <= now:
+            for path in debounce.take(due):
+                taken.add(path)
+                assert due - added.pop(path) <= 0.5 + 0.1 + 1e-9
+        path = b"%d" % number
+        added.setdefault(path, now)
+        debounce.add([(path, soft)], now)
+    while (due := debounce.due()) is not None:
+        taken |= debounce.take(due)
+    assert taken == {b"%d" % number for number, _, _ in events}
+
+
+def test_closing_takes_no_time(tmp_path: Path, heard: Heard) -> None:
+    start = time.monotonic()
+    for _ in range(20):
+        Inotify(os.fsencode(tmp_path), heard).close()
+    assert time.monotonic() - start < 2
