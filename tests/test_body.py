@@ -34,12 +34,12 @@ def test_skim_finds_the_model_among_anything(fields: dict[str, Any], model: str)
 def test_an_edit_changes_one_field_and_keeps_the_rest(fields: dict[str, Any], priority: int) -> None:
     raw = json.dumps({**fields, "model": "m"}).encode()
     expected = {**json.loads(raw), "priority": priority}
-    assert json.loads(edit_json(raw, priority=priority)) == expected
+    assert json.loads(edit_json(raw, {"priority": priority})) == expected
 
 
 def test_an_edit_keeps_numbers_and_escapes_byte_for_byte() -> None:
     raw = b'{"a": 1.50, "b":1e5,"c":"\\u00fc","model":"x", "d":[ 1 ,2]}'
-    out = edit_json(raw, model="y")
+    out = edit_json(raw, {"model": "y"})
     for piece in (b"1.50", b"1e5", b'"\\u00fc"', b"[ 1 ,2]"):
         assert piece in out
 

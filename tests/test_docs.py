@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from aicockpit import settings
-from aicockpit.gateway import admin
+from aicockpit.gateway import admin, workspaces
 from aicockpit.gateway.directory import Directory
 from aicockpit.gateway.metrics import EngineCollector, Metrics
+from aicockpit.gateway.parity import Parity
+from aicockpit.gateway.records import Records
+from aicockpit.gateway.warm_metrics import WarmCollector
+from aicockpit.workspace.store import Store
 from real import KEY, ROOT, Server
 
 README = (ROOT / "README.md").read_text()
@@ -38,7 +43,7 @@ def test_the_readme_s_settings_table_is_the_table() -> None:
     )
 
 
-def test_every_route_of_ours_and_every_metric_is_documented() -> None:
+def test_every_route_of_ours_and_every_metric_is_documented(tmp_path: Path) -> None:
     docs = README + "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
     metrics = Metrics()
     collector = EngineCollector([], lambda: [])
@@ -47,9 +52,15 @@ def test_every_route_of_ours_and_every_metric_is_documented() -> None:
         engines: list[object] = []  # noqa: RUF012
         preparing = ""
 
-    app = admin.build(None_(), Directory([], {}), metrics, collector, lambda: None)  # type: ignore[arg-type]
+    app = admin.build(None_(), Directory([], {}), metrics, collector, Records(), lambda: None)  # type: ignore[arg-type]
+    store = Store(tmp_path)
+    workspaces.add(app, store, workspaces.Cold())
+    store.close()
+    Parity(metrics.registry)
+    metrics.registry.register(WarmCollector(lambda: []))
     for path in app.openapi()["paths"]:
-        assert path.replace("{name}", "NAME") in docs.replace("…", "/api/engines/NAME"), path
+        shown = path.replace("{name}", "NAME").replace("{request_id}", "ID")
+        assert shown in docs.replace("…", "/api/engines/NAME"), path
     for family in metrics.registry.collect():
         assert family.name in docs, family.name
 
@@ -75,8 +86,12 @@ def test_blocks_run_as_they_stand(kind: str, text: str, server: Server, tmp_path
     (bin_folder / "aicockpit").symlink_to(Path(sys.executable).with_name("aicockpit"))
     env = {**os.environ, "AICOCKPIT_API_KEY": KEY, "AICOCKPIT_STATE_DIR": str(server.state)}
     text = text.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+    with server.client() as client:
+        client.put("/api/workspaces/my-repo").raise_for_status()
     command = ["bash", "-euc", text] if kind == "bash" else [sys.executable, "-c", text]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    if "@my-repo" in text:
+        assert json.loads(done.stdout)["choices"]
     if "capital of France" in text:
         assert "Paris" in done.stdout

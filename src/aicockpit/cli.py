@@ -55,7 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--model", help="overrides MODEL_NAME")
     start.add_argument("--host", help="overrides AICOCKPIT_HOST")
     start.add_argument("--port", help="overrides AICOCKPIT_PORT")
-    add("status", _status, "show the running server's engines")
+    start.add_argument("--workspace", help="overrides AICOCKPIT_WORKSPACE: source tree to index and keep warm")
+    index = add("watch", _watch, "index a folder and keep its workspace at a gateway up to date, until Ctrl-C")
+    index.add_argument("path", type=Path, help="the source tree")
+    index.add_argument("--gateway", default="", help="http://host:port of a server elsewhere; default: the one here")
+    index.add_argument("--name", default="", help="of the workspace; default: the folder's")
+    index.add_argument("--polling", action="store_true", help="look every few seconds instead of waiting for events")
+    index.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)
+    add("status", _status, "show the running server's engines and workspaces")
     add("health", _health, "say whether a request can be answered now (exit code 0) and if not why (1)")
     add("stop", _stop, "stop the running server and its engines, in order")
     logs = add("logs", _logs, "show the engines' logs")
@@ -85,7 +92,12 @@ def _add_keys(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) 
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
-    named = {"MODEL_NAME": "model", "AICOCKPIT_HOST": "host", "AICOCKPIT_PORT": "port"}
+    named = {
+        "MODEL_NAME": "model",
+        "AICOCKPIT_HOST": "host",
+        "AICOCKPIT_PORT": "port",
+        "AICOCKPIT_WORKSPACE": "workspace",
+    }
     return {name: value for name, option in named.items() if (value := getattr(arguments, option, None))}
 
 
@@ -93,6 +105,14 @@ def _serve(loaded: Settings, _: argparse.Namespace) -> int:
     from aicockpit.serve import serve  # the server's libraries take a second to import; other commands need none
 
     return uvloop.run(serve(loaded, Console(highlight=False)))
+
+
+def _watch(loaded: Settings, arguments: argparse.Namespace) -> int:
+    from aicockpit.watch import Wish, options_of, watch
+
+    wish = Wish(arguments.path, arguments.gateway, arguments.name, arguments.polling, arguments.until_eof)
+    out = Console(highlight=False)
+    return asyncio.run(watch(options_of(wish, loaded), out, wish.until_eof))
 
 
 def _status(loaded: Settings, _: argparse.Namespace) -> int:
@@ -112,6 +132,9 @@ def _status(loaded: Settings, _: argparse.Namespace) -> int:
     ]
     out = Console(highlight=False)
     out.print(console.table("", ("engine", "models", "state", "detail", "pid", "restarts", "in work"), rows))
+    if spaces := control.workspaces():
+        columns = ("workspace", "files", "model", "for", "state", "pack", "journal", "resident", "last save warm after")
+        out.print(console.table("", columns, [row for space in spaces for row in console.context_rows(space)]))
     out.print("ready" if ready else f"not ready: {reason}")
     return 0 if ready else 1
 

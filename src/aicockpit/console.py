@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -91,6 +92,28 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     return made
+
+
+def context_rows(space: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of `aicockpit status` for one workspace as `/api/workspaces` shows it: one for each model and lane."""
+    name, files = space["name"], f"{space['files']:,}"
+    rows = []
+    for model, told in space["context"].get("models", {}).items():
+        lanes = told["lanes"] or {"": {"state": "off", "reason": told["reason"]}}
+        rows += [(name, files, model, lane, *_lane_cells(one)) for lane, one in lanes.items()]
+    return rows or [(name, files, "", "", space["context"].get("reason", ""), "", "", "", "")]
+
+
+def _lane_cells(lane: Mapping[str, Any]) -> tuple[str, ...]:
+    """State, pack, journal, resident, last save."""
+    epoch, engines = lane.get("epoch") or lane.get("next"), lane.get("engines", {})
+    state = lane["state"] + (f": {lane['reason']}" if lane.get("reason") else "")
+    if epoch is None:
+        return state, "", "", "", ""
+    resident = ", ".join(f"{one['resident_fraction']:.0%} on {name}" for name, one in engines.items())
+    saved = lane.get("last_save_to_warm_s")
+    pack = f"{epoch['tokens']:,} tokens, {epoch['files_in_pack']} files"
+    return state, pack, f"{epoch['journal_tokens']:,}", resident, "" if saved is None else f"{saved:.2f} s"
 
 
 def size(count: float) -> str:

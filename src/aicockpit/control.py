@@ -30,6 +30,9 @@ class Control:
     def engines(self) -> list[dict[str, Any]]:
         return list(self._get("/api/engines").json()["engines"])
 
+    def workspaces(self) -> list[dict[str, Any]]:
+        return list(self._get("/api/workspaces").json()["workspaces"])
+
     def ready(self) -> tuple[bool, str]:
         answer = self._get("/ready").json()
         return bool(answer["ready"]), str(answer["reason"])

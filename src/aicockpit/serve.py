@@ -35,6 +35,7 @@ from aicockpit.models.locate import resolve_apart
 from aicockpit.recipes import command, flags, fleet
 from aicockpit.settings import Settings
 from aicockpit.types import EngineSpec, EngineState
+from aicockpit.warm import WarmSide
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +74,6 @@ async def serve(settings: Settings, console: Console) -> int:
     """Run until a signal. Returns the exit code; raises AicockpitError when it cannot start."""
     _make_private(settings.state_dir)
     _make_private(settings.run_dir)
-    if settings.workspace is not None:
-        logger.warning("AICOCKPIT_WORKSPACE=%s is set; this version does not index it yet", settings.workspace)
     with StateLock(settings.state_dir):
         stopping = Stopping()
         async with stopping.listen():
@@ -98,15 +97,17 @@ async def _serve(settings: Settings, console: Console, stopping: Stopping) -> in
         command.command(settings)  # is there a vLLM at all?
     controls = Controls()
     key = _key(settings)
-    gateway = build(settings, controls, dict(plan.aliases), (key,) * bool(key), _gpus, detect.used_memory)
+    warm = WarmSide(settings, controls.engines)
+    gateway = build(settings, controls, dict(plan.aliases), (key,) * bool(key), _gpus, detect.used_memory, warm.parts())
     doors = Doors(gateway, settings.host, settings.port, settings.run_dir / "gateway.sock", settings.stop_wait)
     await doors.open()
     stopping.hurried.append(doors.hurry)
     try:
         if not await stopping.during(_start(settings, plan, controls, console, stopping)):
             return _INTERRUPTED
+        await warm.begin(gateway.forwarder)
         _banner(console, settings, doors.port, key, controls.engines)
-        waking = asyncio.create_task(_wake(controls, gateway))
+        waking = asyncio.create_task(_wake(controls, gateway, warm))
         _settle_memory()
         await stopping.wait()
         waking.cancel()
@@ -114,6 +115,7 @@ async def _serve(settings: Settings, console: Console, stopping: Stopping) -> in
     finally:
         console.print(_farewell(gateway.inflight), style="dim")
         await doors.close()
+        await warm.close()
         if controls.supervisor is not None:
             await controls.supervisor.close()
         console.print("Stopped; no process is left.", style="dim")
@@ -132,11 +134,12 @@ def _settle_memory() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _wake(controls: Controls, gateway: Gateway) -> None:
-    """An engine that came back may take the background work that waits."""
+async def _wake(controls: Controls, gateway: Gateway, warm: WarmSide) -> None:
+    """An engine that came back may take the background work that waits, and is warmed again."""
     while controls.supervisor is not None:
         await controls.supervisor.changed()
         gateway.forwarder.wake()
+        warm.wake()
 
 
 async def _start(

@@ -107,6 +107,13 @@ def _aliases(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((alias.strip(), model.strip()) for alias, _, model in pairs)
 
 
+def _context(text: str) -> int | None:
+    """Tokens; None leaves the amount to us."""
+    if text == "auto":
+        return None
+    return 0 if text == "none" else _count(text)
+
+
 def _optional(text: str) -> str | None:
     return text or None
 
@@ -171,11 +178,26 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(_A + "ENGINE_ARGS", _words, "", "More flags for vLLM, as one would type them."),
     Setting(_A + "TRUST_REMOTE_CODE", _switch, "off", "Let a model run code of its own from its repository."),
     Setting(_A + "STATE_DIR", _path, "~/.local/state/aicockpit", "Keys (hashed), logs, sockets, converted models."),
+    Setting(_A + "WORKSPACE", _optional_path, "", "Source tree to index and keep warm (docs/context.md)."),
+    Setting(_A + "WORKSPACE_NAME", str, "", "Its name in requests. Empty: the folder's own name."),
+    Setting(_A + "WORKSPACES", _count, "64", "Workspaces in all; more get 429."),
+    Setting(_A + "WORKSPACE_FILES", _positive, "500000", "Files of one workspace; more get 413."),
+    Setting(_A + "WORKSPACE_SIZE", _size, "8GiB", "Bytes of one workspace; more get 413."),
     Setting(
-        _A + "WORKSPACE",
-        _optional_path,
+        _A + "CONTEXT",
+        _context,
+        "auto",
+        "Tokens of repository context in front of a prompt: a number, `none`, or `auto`: what was measured to help.",
+    ),
+    Setting(_A + "CONTEXT_IDLE", _seconds, "20", "Seconds without a save after which a journal is folded."),
+    Setting(_A + "PREFETCH_STEP", _seconds, "0.4", "Seconds that one step of warming may keep a request waiting."),
+    Setting(_A + "KV_EVENTS", _switch, "on", "Let engines publish what enters and leaves their KV cache."),
+    Setting(_A + "FIM", str, "", "Fill-in-the-middle form of the models; empty: read from the tokenizer."),
+    Setting(
+        _A + "TOKENIZERS",
+        _aliases,
         "",
-        "Source tree to keep warm. Read but not used yet: a warning says so.",
+        "Folders with `tokenizer.json` for models of external engines: `model=folder,...`.",
     ),
     Setting(_A + "MAX_BODY", _size, "64MiB", "Largest request body."),
     Setting(_A + "BODY_WAIT", _limit, "300", "Seconds a request's body may take to arrive."),
@@ -237,6 +259,16 @@ class Settings:
     trust_remote_code: bool
     state_dir: Path
     workspace: Path | None
+    workspace_name: str
+    workspaces: int
+    workspace_files: int
+    workspace_size: int
+    context: int | None
+    context_idle: float
+    prefetch_step: float
+    kv_events: bool
+    fim: str
+    tokenizers: tuple[tuple[str, str], ...]
     max_body: int
     body_wait: float | None
     max_inflight: int

@@ -31,6 +31,7 @@ from aicockpit.errors import (
 from aicockpit.gateway import envelope
 from aicockpit.gateway.directory import Directory, model_card, model_list
 from aicockpit.gateway.metrics import EngineCollector, Metrics, engine_counter
+from aicockpit.gateway.records import Records
 from aicockpit.gateway.routing import describe
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def build(
     directory: Directory,
     metrics: Metrics,
     collector: EngineCollector,
+    records: Records,
     used_memory: Callable[[], float | None],
 ) -> FastAPI:
     """`used_memory` is the share of the machine's memory in use, 0 to 1, or None when unknown."""
@@ -67,6 +69,7 @@ def build(
     _add_health(app, directory, used_memory)
     _add_models(app, directory, created)
     _add_engines(app, controls)
+    _add_requests(app, records)
 
     @app.get("/metrics")
     async def show_metrics() -> Response:
@@ -184,6 +187,25 @@ def _add_engines(app: FastAPI, controls: Controls) -> None:
     @app.post("/api/engines/{name}/start", status_code=202)
     async def start(request: Request, name: str) -> dict[str, Any]:
         return await begin(request, name, controls.start_engine)
+
+
+def _add_requests(app: FastAPI, records: Records) -> None:
+    @app.get("/api/requests")
+    async def requests(request: Request, limit: int = 50) -> dict[str, Any]:
+        caller = request.scope["aicockpit.caller"]
+        found = records.newest(caller.id, caller.admin, max(0, min(limit, 500)))
+        return {"requests": [record.shown() for record in found]}
+
+    @app.get("/api/requests/{request_id}")
+    async def one_request(request: Request, request_id: str) -> dict[str, Any]:
+        caller = request.scope["aicockpit.caller"]
+        record = records.find(request_id, caller.id, caller.admin)
+        if record is None:
+            raise NotFound(
+                f"no request {request_id[:64]!r} is known: only the newest are kept, and each key sees its own",
+                code="request_not_found",
+            )
+        return record.shown()
 
 
 async def _reported(action: Coroutine[None, None, None], name: str) -> None:

@@ -30,11 +30,14 @@ from aicockpit.errors import (
 from aicockpit.gateway import envelope, openai
 from aicockpit.gateway.auth import CONTROL, Caller, Gate
 from aicockpit.gateway.directory import Directory
-from aicockpit.gateway.forward import Exchange, Forwarder, Send, break_off
+from aicockpit.gateway.exchange import Exchange
+from aicockpit.gateway.forward import Forwarder, Send, break_off
+from aicockpit.gateway.join import Joiner
 from aicockpit.gateway.lanes import Cancellable, Slots, parse_slot
 from aicockpit.gateway.metrics import Metrics
 from aicockpit.gateway.protocol import CONNECTION, LimitedProtocol
 from aicockpit.gateway.realtime import Realtime
+from aicockpit.gateway.records import Records
 from aicockpit.log import REQUEST_ID
 from aicockpit.types import Lane
 
@@ -61,12 +64,13 @@ class ClientLeft(Exception):
 class Visit(Cancellable):
     """One HTTP request from its first byte to the last of its answer, and what is counted of it."""
 
-    __slots__ = ("answering", "began", "exchange", "headers", "held", "id", "left", "path", "route", "status")
+    __slots__ = ("answering", "began", "caller", "exchange", "headers", "held", "id", "left", "path", "route", "status")
 
     def __init__(self, task: asyncio.Task[Any], path: str, route: str, headers: dict[bytes, bytes], id: str) -> None:
         super().__init__(task)
         self.path, self.route, self.headers, self.id = path, route, headers, id
         self.began = time.monotonic()
+        self.caller = ""
         self.exchange: Exchange | None = None
         self.answering = False
         self.held = 0
@@ -89,13 +93,15 @@ class Gateway:
         metrics: Metrics,
         admin: App,
         realtime: Realtime,
+        records: Records,
+        joiner: Joiner | None = None,
         *,
         max_body: int,
         max_inflight: int,
         body_wait: float | None,
     ) -> None:
         self.directory, self.forwarder, self.gate, self.metrics = directory, forwarder, gate, metrics
-        self.admin, self.realtime = admin, realtime
+        self.admin, self.realtime, self.records, self.joiner = admin, realtime, records, joiner
         self.max_body, self.max_inflight, self.body_wait = max_body, max_inflight, body_wait
         self.slots = Slots()
         self._held = 0
@@ -134,6 +140,7 @@ class Gateway:
         self._active.add(visit)
         try:
             caller = self._caller(scope, path, headers)
+            visit.caller = caller.id
             if visit.route == openai.OTHER:
                 await self._admin(scope, receive, send, caller, visit)
             else:
@@ -162,7 +169,7 @@ class Gateway:
         if slot:
             self.slots.take(caller.id, slot, visit)
         try:
-            exchange = visit.exchange = await openai.exchange(call, self.directory)
+            exchange = visit.exchange = await openai.exchange(call, self.directory, caller, self.joiner)
             await self.forwarder.forward(exchange, send, connection.answer)
             visit.status = exchange.status
         finally:
@@ -209,6 +216,8 @@ class Gateway:
     def _count(self, visit: Visit, method: str) -> None:
         exchange = visit.exchange
         model, lane = (exchange.model, exchange.lane) if exchange is not None else ("other", Lane.INTERACTIVE)
+        if exchange is not None:
+            self.records.add(exchange, visit.caller, visit.status)
         self.metrics.answered(visit.route, model, lane, visit.status)
         if self._access:
             engine = exchange.engine.name if exchange is not None and exchange.engine is not None else "-"

@@ -5,6 +5,7 @@ JSON is checked and skimmed in one pass without building objects; an edit keeps 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -22,6 +23,10 @@ class Skim(msgspec.Struct):
     stream: Any = None
     priority: Any = None
     previous_response_id: Any = None
+    suffix: Any = None
+    workspace: Any = None
+    path: Any = None
+    context: Any = None
 
 
 _skim = msgspec.json.Decoder(Skim).decode
@@ -44,7 +49,7 @@ def skim_json(raw: bytes) -> Skim:
     return found
 
 
-def edit_json(raw: bytes, **fields: object) -> bytes:
+def edit_json(raw: bytes, fields: Mapping[str, object]) -> bytes:
     """The object with `fields` set; the other values keep their bytes and their order."""
     parts = _split(raw)
     for name, value in fields.items():

@@ -47,6 +47,13 @@ class Directory:
             f"model {model[:200]!r} is not served here. Served: {known}.", code="model_not_found", param="model"
         )
 
+    def find_in_workspace(self, model: str) -> tuple[str, list[Engine], str]:
+        """The same, and the workspace that `model@workspace` names; a served name with an `@` is itself."""
+        base, mark, workspace = model.rpartition("@")
+        if not mark or not base or any(model in engine.served_names for engine in self.engines):
+            return *self.find(model), ""
+        return *self.find(model if model in self.aliases else base), "" if model in self.aliases else workspace
+
     def _unknown(self) -> str:
         """Engines of which it is not known yet what they serve."""
         silent = [e for e in self.engines if not e.served_names and e.state is not EngineState.STOPPED]

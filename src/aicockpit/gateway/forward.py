@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aicockpit.engines.client import Headers, Reply
@@ -26,6 +26,8 @@ from aicockpit.errors import (
     UpstreamTimeout,
 )
 from aicockpit.gateway import envelope
+from aicockpit.gateway.exchange import Exchange, usage_from, usage_of
+from aicockpit.gateway.headers import back_headers
 from aicockpit.gateway.lanes import WaitingRoom
 from aicockpit.gateway.metrics import Metrics
 from aicockpit.gateway.routing import Choice, Limits, Verdict, choose
@@ -36,15 +38,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 # Sends a whole answer in one write: status, headers, body.
 Answer = Callable[[int, Headers, bytes], Awaitable[None]]
 
-# RFC 9110 section 7.6.1, and what the server in front of us writes itself.
-HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
-    b"upgrade".split()
-)
-_NOT_BACK = HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
 # Error bodies are held back to be read.
 _ERROR_LIMIT = 4 << 20
 _MAX_TRIES = 3
+# Weight of the newest request in an engine's pace.
+_PACE = 0.1
 # Streams in which every choice ends with a `finish_reason`.
 _FINISHING = ("/v1/chat/completions", "/v1/completions")
 # What vLLM says while it dies or drains (docs/engines.md): the request is good, the engine is not.
@@ -57,28 +55,6 @@ class Waits:
 
     first_byte: float | None
     token: float | None
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One request on its way. `headers` are ready to send upstream."""
-
-    method: bytes
-    target: bytes
-    path: str
-    route: str
-    headers: Headers
-    body: bytes
-    model: str
-    lane: Lane
-    request_id: str
-    engines: list[Engine]
-    began: float = field(default_factory=time.monotonic)
-    started: bool = False
-    status: int = 0
-    engine: Engine | None = None
-    watch: StreamWatch | None = None
-    tried: list[Engine] = field(default_factory=list)
 
 
 class _Retry(Exception):
@@ -97,6 +73,7 @@ class Forwarder:
         self._waiting, self._wait_s = waiting, wait_s
         # One room per set of engines: two names of one engine queue together. Bounded by the sets there can be.
         self._rooms: dict[tuple[str, ...], WaitingRoom] = {}
+        self._turns: set[asyncio.Future[None]] = set()
 
     async def forward(self, exchange: Exchange, send: Send, answer: Answer) -> None:
         """Raises ApiError while nothing was sent; after that the answer itself says what went wrong."""
@@ -118,14 +95,30 @@ class Forwarder:
         engine.load.add(lane, 1)
         engine.load.sent += 1
         trial = engine.breaker.sent()
+        began = time.monotonic()
         try:
             yield
         finally:
             if trial:
                 engine.breaker.trial_over()
+            if lane is not Lane.BACKGROUND:
+                engine.pace += _PACE * ((time.monotonic() - began) / engine.load.total - engine.pace)
             engine.load.add(lane, -1)
-            if self._rooms:
+            if self._rooms or self._turns:
                 self.wake()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, engine: Engine) -> AsyncIterator[None]:
+        """Prefetch's way in: waits until nobody's answer is in work on the engine, then counts as background work."""
+        while engine.load.interactive or engine.load.agent:
+            free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._turns.add(free)
+            try:
+                await free
+            finally:
+                self._turns.discard(free)
+        with self.occupied(engine, Lane.BACKGROUND):
+            yield
 
     def pick(self, engines: Sequence[Engine], lane: Lane) -> Engine:
         """An engine for something that is not an exchange. Raises NotReady, Overloaded."""
@@ -138,6 +131,9 @@ class Forwarder:
         """Load or states changed: waiting background requests may look again."""
         for room in self._rooms.values():
             room.wake()
+        for free in self._turns:
+            if not free.done():
+                free.set_result(None)
 
     async def _engine(self, exchange: Exchange) -> Engine:
         """Choose an engine; background work may wait for one. Raises NotReady, Overloaded, BadGateway."""
@@ -166,7 +162,10 @@ class Forwarder:
                 room.wake()
 
     def _choose(self, exchange: Exchange) -> Choice:
-        return choose(exchange.engines, exchange.lane, self.limits, time.monotonic(), exchange.tried)
+        warm = None if exchange.composer is None else exchange.composer.warm(exchange.engines)
+        choice = choose(exchange.engines, exchange.lane, self.limits, time.monotonic(), exchange.tried, warm)
+        exchange.choice = choice
+        return choice
 
     def _room(self, exchange: Exchange) -> WaitingRoom:
         key = tuple(engine.name for engine in exchange.engines)
@@ -182,6 +181,8 @@ class Forwarder:
 
     async def _attempt(self, exchange: Exchange, engine: Engine, send: Send, answer: Answer) -> None:
         reply: Reply | None = None
+        if exchange.composer is not None:
+            exchange.body = exchange.composer.compose(engine)
         try:
             reply = await self._first(exchange, engine)
             await self._pass(exchange, engine, reply, send, answer)
@@ -219,12 +220,18 @@ class Forwarder:
             engine.breaker.failed(time.monotonic())
             raise _Retry("lost", BadGateway(f"engine {engine.name}: {error}")) from error
         engine.progress += 1
-        self.metrics.began(exchange.model, exchange.lane, time.monotonic() - exchange.began)
+        exchange.first_byte_s = time.monotonic() - exchange.began
+        self.metrics.began(exchange.model, exchange.lane, exchange.first_byte_s)
         headers, streaming = back_headers(reply.headers, exchange.request_id, engine.name)
+        headers.append(_why(exchange))
+        if exchange.composer is not None:
+            headers += exchange.composer.notes()
         if reply.complete and not streaming:
             exchange.started, exchange.status = True, reply.status
             engine.breaker.succeeded()
             await answer(reply.status, headers, piece)
+            if exchange.composer is not None:
+                exchange.composer.finished(engine, usage_of(piece))
             return
         await _start(exchange, send, reply.status, headers)
         await self._stream(exchange, engine, reply, piece, streaming, send)
@@ -234,11 +241,15 @@ class Forwarder:
     ) -> None:
         """Hand on what arrives. A broken stream of events ends with an error event; a broken body breaks off."""
         watch = exchange.watch = StreamWatch() if streaming and not _encoded(reply) else None
+        composer = exchange.composer
+        tap = composer.tap() if composer is not None and watch is not None else None
         reply.watch("token", self.waits.token)
         try:
             while piece:
                 if watch is not None:
                     watch.feed(piece)
+                if tap is not None:
+                    piece = tap.feed(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 piece = await reply.read()
                 engine.progress += 1
@@ -255,7 +266,9 @@ class Forwarder:
             engine.breaker.failed(time.monotonic())
         else:
             engine.breaker.succeeded()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": b"" if tap is None else tap.rest(), "more_body": False})
+        if composer is not None and tap is not None:
+            composer.finished(engine, usage_from(tap.usage))
 
     async def _pass_error(self, exchange: Exchange, engine: Engine, reply: Reply, send: Send) -> None:
         """An error of the engine: passed on in the envelope, or tried elsewhere when the engine is to blame."""
@@ -276,6 +289,7 @@ class Forwarder:
                 raise _Retry("dying", lost)
         engine.progress += 1
         headers, _ = back_headers(reply.headers, exchange.request_id, engine.name)
+        headers.append(_why(exchange))
         wrapped = None if _encoded(reply) else envelope.rewrap(reply.status, raw, exchange.request_id)
         if wrapped is not None:
             headers = [pair for pair in headers if pair[0] != b"content-type"]
@@ -316,35 +330,6 @@ def refusal(choice: Choice) -> ApiError:
     )
 
 
-def back_headers(headers: Headers, request_id: str, engine: str) -> tuple[Headers, bool]:
-    """The answer's headers for the client, and whether it is a stream of events."""
-    named = _connection_tokens(headers)
-    out: Headers = []
-    streaming = False
-    for pair in headers:
-        name = pair[0]
-        if name in _NOT_BACK or name in named:
-            continue
-        if name == b"content-type" and pair[1].startswith(b"text/event-stream"):
-            streaming = True
-        out.append(pair)
-    out.append((b"x-request-id", request_id.encode("latin-1")))
-    out.append((b"x-aicockpit-engine", engine.encode("latin-1", "replace")))
-    if streaming:
-        # An error event may have to follow what the engine promised.
-        out = [pair for pair in out if pair[0] != b"content-length"]
-        # Reverse proxies that buffer answers (nginx) must not hold tokens back.
-        out.append((b"x-accel-buffering", b"no"))
-    return out, streaming
-
-
-def _connection_tokens(headers: Headers) -> frozenset[bytes]:
-    for name, value in headers:
-        if name == b"connection":
-            return frozenset(token.strip().lower() for token in value.split(b","))
-    return frozenset()
-
-
 async def break_off(exchange: Exchange, error: ApiError, send: Send) -> None:
     """End a started answer with an error event. A plain or encoded body is left incomplete: the connection closes."""
     watch = exchange.watch
@@ -352,6 +337,12 @@ async def break_off(exchange: Exchange, error: ApiError, send: Send) -> None:
         return
     last = (b"" if watch.between_events else b"\n\n") + envelope.event(error, exchange.request_id, exchange.path)
     await send({"type": "http.response.body", "body": last, "more_body": False})
+
+
+def _why(exchange: Exchange) -> tuple[bytes, bytes]:
+    """The header that tells why this engine got the request."""
+    reason = "" if exchange.choice is None else exchange.choice.reason
+    return b"x-aicockpit-route", reason.encode("ascii", "replace")
 
 
 async def _start(exchange: Exchange, send: Send, status: int, headers: Headers) -> None:

@@ -14,9 +14,12 @@ from enum import Enum, auto
 from aicockpit.engines.client import Headers
 from aicockpit.engines.engine import Engine
 from aicockpit.errors import NotFound
+from aicockpit.gateway.auth import Caller
 from aicockpit.gateway.body import Skim, edit_json, multipart_model, refuse_encoded, skim_json
 from aicockpit.gateway.directory import Directory
-from aicockpit.gateway.forward import HOP_BY_HOP, Exchange
+from aicockpit.gateway.exchange import Composer, Exchange
+from aicockpit.gateway.headers import up_headers
+from aicockpit.gateway.join import JOINABLE, Joiner, ask_of
 from aicockpit.gateway.lanes import parse_lane
 from aicockpit.types import Lane
 
@@ -67,11 +70,6 @@ _STORED_ROUTE = "/v1/responses/{id}"
 ID = re.compile(r"[A-Za-z0-9_\-]{1,128}")
 STORED = re.compile(rf"/v1/responses/(?P<id>{ID.pattern})(?:/cancel)?")
 
-# Ours, or not for the engine: credentials, lengths and encodings that we set ourselves.
-_NOT_UP = HOP_BY_HOP | frozenset(
-    b"host content-length authorization x-api-key cookie expect accept-encoding x-request-id forwarded".split()
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -103,7 +101,7 @@ def methods(path: str) -> tuple[str, ...]:
     return ("POST",) if path in ROUTES or path.endswith("/cancel") else ("GET",)
 
 
-async def exchange(call: Call, directory: Directory) -> Exchange:
+async def exchange(call: Call, directory: Directory, caller: Caller, joiner: Joiner | None) -> Exchange:
     """A request as an exchange. Raises BadRequest, NotFound, NotReady, UnsupportedEncoding."""
     route = ROUTES.get(call.path)
     if route is None:
@@ -112,6 +110,7 @@ async def exchange(call: Call, directory: Directory) -> Exchange:
     refuse_encoded(headers.get(b"content-encoding", b""))
     lane = parse_lane(headers.get(b"x-aicockpit-lane", b""), route.lane)
     previous: object = None
+    composer: Composer | None = None
     if route.form is Form.MULTIPART:
         asked, start, end = multipart_model(body, headers.get(b"content-type", b"").decode("latin-1"))
         model, engines = directory.find(asked)
@@ -119,12 +118,17 @@ async def exchange(call: Call, directory: Directory) -> Exchange:
             body = body[:start] + model.encode() + body[end:]
     else:
         skim = skim_json(body)
-        model, engines = directory.find(skim.model)
-        body = _edited(body, skim, model, lane if route.form is Form.SCHEDULED else Lane.INTERACTIVE)
+        model, engines, workspace = directory.find_in_workspace(skim.model)
+        edits = _edits(skim, model, lane if route.form is Form.SCHEDULED else Lane.INTERACTIVE)
+        ask = ask_of(headers, skim, workspace) if call.path in JOINABLE and joiner is not None else None
+        if ask is not None and joiner is not None:
+            composer = await joiner.join(ask, call.path, body, edits, engines[0].served_names[0], caller)
+        elif edits:
+            body = edit_json(body, edits)
         previous = skim.previous_response_id
     if isinstance(previous, str) and previous and len(engines) > 1:
         engines = [await _holder(previous, engines, directory)]
-    return _exchange(call, call.path, body, model, lane, engines)
+    return _exchange(call, call.path, body, model, lane, engines, composer)
 
 
 async def _stored_exchange(call: Call, directory: Directory) -> Exchange:
@@ -147,7 +151,15 @@ async def _holder(response_id: str, engines: Sequence[Engine], directory: Direct
     return holder
 
 
-def _exchange(call: Call, route: str, body: bytes, model: str, lane: Lane, engines: list[Engine]) -> Exchange:
+def _exchange(
+    call: Call,
+    route: str,
+    body: bytes,
+    model: str,
+    lane: Lane,
+    engines: list[Engine],
+    composer: Composer | None = None,
+) -> Exchange:
     return Exchange(
         method=call.method.encode("ascii"),
         target=call.target,
@@ -159,29 +171,15 @@ def _exchange(call: Call, route: str, body: bytes, model: str, lane: Lane, engin
         lane=lane,
         request_id=call.request_id,
         engines=engines,
+        composer=composer,
     )
 
 
-def up_headers(headers: dict[bytes, bytes], raw: Headers, request_id: str) -> Headers:
-    """The client's headers for the engine: no credentials, nothing hop-by-hop, nothing meant for us."""
-    named: frozenset[bytes] = frozenset()
-    connection = headers.get(b"connection", b"")
-    if connection and connection.lower() not in (b"keep-alive", b"close"):
-        named = frozenset(token.strip().lower() for token in connection.split(b","))
-    out = [
-        pair
-        for pair in raw
-        if pair[0] not in _NOT_UP and pair[0] not in named and not pair[0].startswith(b"x-aicockpit-")
-    ]
-    out.append((b"x-request-id", request_id.encode("latin-1")))
-    return out
-
-
-def _edited(body: bytes, skim: Skim, model: str, lane: Lane) -> bytes:
-    """The body with an alias replaced and the lane's priority set; unchanged when there is nothing to change."""
+def _edits(skim: Skim, model: str, lane: Lane) -> dict[str, object]:
+    """What we change in the body: an alias becomes the served name, the lane sets vLLM's priority."""
     fields: dict[str, object] = {}
     if model != skim.model:
         fields["model"] = model
     if lane.priority and skim.priority is None:
         fields["priority"] = lane.priority
-    return edit_json(body, **fields) if fields else body
+    return fields

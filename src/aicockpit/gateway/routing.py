@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from aicockpit.engines.engine import Engine
 from aicockpit.types import EngineState, Lane
+
+# Candidates named in a reason.
+_TOLD = 16
 
 
 class Verdict(Enum):
@@ -27,16 +30,33 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Warm:
+    """What of a request's context is in which engine's KV cache: tokens by engine name; prefill in tokens/s."""
+
+    tokens: Mapping[str, int]
+    speed: float
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     verdict: Verdict
     engine: Engine | None
     reason: str
 
 
-def choose(engines: Sequence[Engine], lane: Lane, limits: Limits, now: float, tried: Collection[Engine] = ()) -> Choice:
+def choose(
+    engines: Sequence[Engine],
+    lane: Lane,
+    limits: Limits,
+    now: float,
+    tried: Collection[Engine] = (),
+    warm: Warm | None = None,
+) -> Choice:
     """The ready engine with the least work in flight; of equals, the one that was sent the fewest requests.
 
-    `engines` serve the model; `tried` have just failed this request; `now` is the breakers' monotonic clock.
+    With `warm`, the engine on which the request is predicted to start first: the context it lacks at the measured
+    prefill speed, and its work in flight at its own pace. `engines` serve the model; `tried` have just failed this
+    request; `now` is the breakers' monotonic clock.
     """
     ready = [engine for engine in engines if engine.state is EngineState.READY and engine not in tried]
     closed = [engine for engine in ready if engine.breaker.allows(now)]
@@ -50,8 +70,26 @@ def choose(engines: Sequence[Engine], lane: Lane, limits: Limits, now: float, tr
         free = [engine for engine in closed if engine.load.total < limits.queue]
         if not free:
             return Choice(Verdict.FULL, None, f"every ready engine has {limits.queue} requests in work")
+    if warm is not None:
+        return _warmest(free, warm)
     best = free[0] if len(free) == 1 else min(free, key=_work)
     return Choice(Verdict.SEND, best, f"{best.load.total} in work, least of {len(free)}")
+
+
+def _warmest(free: Sequence[Engine], warm: Warm) -> Choice:
+    most = max(warm.tokens.get(engine.name, 0) for engine in free)
+
+    def wait(engine: Engine) -> float:
+        """Seconds until the first token, as far as context and load decide it."""
+        return (most - warm.tokens.get(engine.name, 0)) / warm.speed + engine.load.total * engine.pace
+
+    best = min(free, key=lambda engine: (wait(engine), *_work(engine)))
+    told = "; ".join(
+        f"{engine.name}: {warm.tokens.get(engine.name, 0)} of {most} tokens warm, {engine.load.total} in work, "
+        f"{wait(engine):.2f} s"
+        for engine in free[:_TOLD]
+    )
+    return Choice(Verdict.SEND, best, told)
 
 
 def _work(engine: Engine) -> tuple[int, int]:

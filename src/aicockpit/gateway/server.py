@@ -4,29 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import uvicorn
 
 from aicockpit.errors import SettingError
-from aicockpit.gateway import admin
+from aicockpit.gateway import admin, workspaces
 from aicockpit.gateway.app import App, Gateway
 from aicockpit.gateway.auth import Gate, KeyStore
 from aicockpit.gateway.directory import Directory
 from aicockpit.gateway.forward import Forwarder, Waits
+from aicockpit.gateway.join import Contexts, Joiner, Residents
 from aicockpit.gateway.metrics import EngineCollector, Metrics
+from aicockpit.gateway.parity import Parity
 from aicockpit.gateway.protocol import LimitedProtocol
 from aicockpit.gateway.realtime import Realtime
+from aicockpit.gateway.records import Records
 from aicockpit.gateway.routing import Limits
+from aicockpit.gateway.voices import Voices
+from aicockpit.gateway.warm_metrics import Figure, WarmCollector
 from aicockpit.hardware.detect import Gpu
 from aicockpit.settings import Settings
+from aicockpit.workspace.store import Store
 
 # Longer than the pools of common clients keep an idle connection, so that they close first.
 _KEEP_ALIVE_S = 75
 _REALTIME_FIRST_S = 30.0
 _LOOK_S = 0.02
+
+
+class WarmContexts(Contexts, workspaces.Warm, Protocol):
+    """The server's warm contexts, as its requests and its routes see them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspaces:
+    """What keeps repositories warm, where the server has it."""
+
+    store: Store
+    contexts: WarmContexts
+    residents: Residents
+    voices: Voices
+    figures: Callable[[], Sequence[Figure]]
 
 
 def build(
@@ -36,6 +60,7 @@ def build(
     fixed_keys: tuple[str, ...],
     read_gpus: Callable[[], Sequence[Gpu]],
     used_memory: Callable[[], float | None],
+    warm: Workspaces | None = None,
 ) -> Gateway:
     """All the gateway's objects; `fixed_keys` are valid beside the stored ones."""
     metrics = Metrics()
@@ -43,14 +68,24 @@ def build(
     limits = Limits(settings.engine_queue, settings.background_slots)
     waits = Waits(settings.first_byte_wait, settings.token_wait)
     collector = EngineCollector(controls.engines, read_gpus)
+    records = Records()
     forwarder = Forwarder(limits, waits, metrics, settings.background_queue, settings.background_wait)
+    app = admin.build(controls, directory, metrics, collector, records, used_memory)
+    joiner: Joiner | None = None
+    if warm is not None:
+        workspaces.add(app, warm.store, warm.contexts)
+        metrics.registry.register(WarmCollector(warm.figures))
+        find = functools.partial(workspaces.visible, warm.store)
+        joiner = Joiner(warm.contexts, warm.residents, find, warm.voices, Parity(metrics.registry))
     return Gateway(
         directory,
         forwarder,
         Gate(KeyStore(settings.state_dir), fixed_keys, open_to_all=not settings.auth),
         metrics,
-        admin.build(controls, directory, metrics, collector, used_memory),
+        app,
         Realtime(directory, forwarder, settings.connect_wait, settings.max_body, _REALTIME_FIRST_S),
+        records,
+        joiner,
         max_body=settings.max_body,
         max_inflight=settings.max_inflight,
         body_wait=settings.body_wait,

@@ -55,6 +55,59 @@ class StreamWatch:
             self.error = _find_error(events)
 
 
+class UsageTap:
+    """Reads the usage out of a stream of events; takes the event that carries nothing else away when `hide` is set.
+
+    Complete events go on at once; the beginning of one waits for its end.
+    """
+
+    __slots__ = ("_held", "_hide", "usage")
+
+    def __init__(self, hide: bool) -> None:
+        self._hide = hide
+        self._held = b""
+        self.usage: object = None
+
+    def feed(self, piece: bytes) -> bytes:
+        """What of it, and of what was held, may go on."""
+        whole = self._held + piece
+        end = max(whole.rfind(mark) + len(mark) if mark in whole else 0 for mark in _ENDS)
+        if len(whole) - end > _HELD:  # no event that matters here is so long
+            end = len(whole)
+        self._held = whole[end:]
+        ready = whole[:end]
+        return self._read(ready) if b'"usage"' in ready else ready
+
+    def rest(self) -> bytes:
+        """What is held when the stream ends."""
+        held, self._held = self._held, b""
+        return held
+
+    def _read(self, events: bytes) -> bytes:
+        kept = []
+        for event in events.split(b"\n\n"):
+            found = _usage_of(event)
+            if found is not None:
+                self.usage, alone = found
+                if alone and self._hide:
+                    continue
+            kept.append(event)
+        return b"\n\n".join(kept)
+
+
+def _usage_of(event: bytes) -> tuple[object, bool] | None:
+    """The usage in an event of one line, and whether it has no choices beside it."""
+    if not event.startswith(b"data:") or b'"usage"' not in event:
+        return None
+    try:
+        found = msgspec.json.decode(event[5:].strip())
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    if not isinstance(found, dict) or not found.get("usage"):
+        return None
+    return found["usage"], not found.get("choices")
+
+
 def _find_error(piece: bytes) -> str | None:
     """The message of the first event whose JSON has a non-null top-level `error`, or whose type is `error`."""
     for line in piece.splitlines():

@@ -1,0 +1,249 @@
+"""Time to first token in a repository, cold and warm: `python benchmarks/warm.py [--repo PATH] [--write] [--quick]`.
+
+Real vLLM: starts `aicockpit serve` (the CPU profile, or the server at --gateway), indexes a copy of the repository with
+`aicockpit watch`, and asks for completions in it: cold (a salt of its own), warm, right after a save of another
+file, after a kill -9 of the engine; then small requests with and without warming going on beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from rich.console import Console
+
+from benchmarks import sections
+from benchmarks.gateway import machine
+from benchmarks.proc import ROOT
+from benchmarks.report import markdown_table
+from benchmarks.warm_rig import NAME, Answer, Rig, start_rig
+
+PAGE = ROOT / "docs" / "performance.md"
+_SMALL = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    repo: Path | None
+    budget: int
+    colds: int
+    warms: int
+    saves: int
+    small_s: float
+
+
+@dataclass(slots=True)
+class Found:
+    """Seconds to the first token, per situation; what the requests found in the cache."""
+
+    cold: list[float] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
+    saved: list[float] = field(default_factory=list)
+    save_to_warm: list[float] = field(default_factory=list)
+    restarted: list[float] = field(default_factory=list)
+    rewarm_s: float = 0.0
+    alone: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
+    steps_beside: int = 0
+    steps_while_asked: int = 0
+    step_s: float = 0.0
+    pack_tokens: int = 0
+    first_warm_s: float = 0.0
+    never_cold: list[tuple[int, int]] = field(default_factory=list)
+
+
+def p(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def measure(rig: Rig, plan: Plan, say: Console) -> Found:
+    found = Found()
+    say.print("indexing and warming the first epoch")
+    began = time.monotonic()
+    rig.watch()
+    rig.wait_warm()
+    found.first_warm_s = time.monotonic() - began
+    found.pack_tokens = rig.pack_tokens()
+    say.print(f"pack of {found.pack_tokens} tokens warm after {found.first_warm_s:.1f} s")
+    places = rig.places(max(plan.warms, plan.saves) + plan.colds)
+    for number in range(plan.colds):
+        found.cold.append(rig.complete(*places[number], salt=f"cold-{time.monotonic_ns()}").first_s)
+    say.print(f"cold: {statistics.median(found.cold):.2f} s")
+    rig.wait_warm()
+    for place in places[: plan.warms]:
+        note(found, rig.complete(*place), found.warm)
+    say.print(f"warm: {statistics.median(found.warm):.3f} s")
+    for number, place in enumerate(places[: plan.saves]):
+        rig.save(number, place[0])
+        note(found, rig.complete(*place), found.saved)
+        found.save_to_warm.append(rig.wait_journal_warm())
+    say.print(f"right after a save: {statistics.median(found.saved):.3f} s")
+    restart(rig, found, places, say)
+    small(rig, found, plan, say)
+    return found
+
+
+def note(found: Found, answer: Answer, times: list[float]) -> None:
+    times.append(answer.first_s)
+    found.never_cold.append((answer.predicted, answer.cached))
+
+
+def restart(rig: Rig, found: Found, places: list[tuple[str, str, str]], say: Console) -> None:
+    """kill -9 of the engine, with the indexer gone: the store alone must be enough."""
+    rig.stop_watch()
+    rig.kill_engine()
+    began = time.monotonic()
+    rig.wait_ready()
+    ready = time.monotonic()
+    found.restarted.append(rig.complete(*places[0]).first_s)
+    rig.wait_warm()
+    found.rewarm_s = time.monotonic() - ready
+    say.print(f"engine back after {ready - began:.0f} s, warm again {found.rewarm_s:.1f} s later")
+    for place in places[:5]:
+        note(found, rig.complete(*place), found.restarted)
+
+
+def small(rig: Rig, found: Found, plan: Plan, say: Console) -> None:
+    """Small requests in no workspace, alone and while prefixes are being warmed."""
+    found.alone = ask_for(rig, plan.small_s, found=None)
+    stop = threading.Event()
+    before = rig.counters()
+    churn = threading.Thread(target=rig.churn, args=(stop,))
+    churn.start()
+    try:
+        found.beside = ask_for(rig, plan.small_s, found=found)
+    finally:
+        stop.set()
+        churn.join()
+    after = rig.counters()
+    found.steps_beside = after.steps - before.steps
+    found.steps_while_asked = after.steps_while_asked - before.steps_while_asked
+    found.step_s = after.longest_step_s
+    say.print(f"small requests: p99 {p(found.alone, 0.99):.3f} s alone, {p(found.beside, 0.99):.3f} s beside warming")
+
+
+def ask_for(rig: Rig, seconds: float, found: Found | None) -> list[float]:
+    """One small request after the other, with a pause to think, for `seconds`."""
+    times = []
+    end = time.monotonic() + seconds
+    number = 0
+    while time.monotonic() < end:
+        number += 1
+        times.append(rig.ask(f"# {number} {time.monotonic_ns()}\n" + _SMALL))
+        time.sleep(0.05 + 0.35 * ((number * 7919) % 100) / 100)
+    return times
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    text: str
+    good: bool
+    seen: str
+
+    @property
+    def verdict(self) -> str:
+        return "PASS" if self.good else "MISSED"
+
+
+def bars(found: Found) -> list[Bar]:
+    cold, warm = statistics.median(found.cold), statistics.median(found.warm)
+    saved = statistics.median(found.saved)
+    cold_ones = [pair for pair in found.never_cold if pair[1] < pair[0] or pair[0] < 0.9 * found.pack_tokens]
+    alone, beside = p(found.alone, 0.99), p(found.beside, 0.99)
+    return [
+        Bar("a pack of 2,000 tokens or more", found.pack_tokens >= 2000, f"{found.pack_tokens}"),
+        Bar("warm at least 10x faster than cold", cold >= 10 * warm, f"{cold / warm:.1f}x"),
+        Bar("right after a save at least 5x faster than cold", cold >= 5 * saved, f"{cold / saved:.1f}x"),
+        Bar(
+            "never a cold request once the first epoch is warm",
+            not cold_ones,
+            f"{len(cold_ones)} of {len(found.never_cold)} found less than predicted or than 90 % of the pack",
+        ),
+        Bar(
+            "interactive p99 beside warming: at most p99 alone and one step",
+            beside <= alone + found.step_s,
+            f"{beside:.3f} s <= {alone:.3f} + {found.step_s:.3f} s",
+        ),
+        Bar("a step of warming: at most 0.5 s", found.step_s <= 0.5, f"{found.step_s:.3f} s"),
+        Bar(
+            "no step starts while an interactive request is in flight",
+            found.steps_while_asked == 0 and found.steps_beside > 0,
+            f"{found.steps_while_asked} of {found.steps_beside}",
+        ),
+        Bar("re-warmed after kill -9 without the indexer", found.rewarm_s > 0, f"{found.rewarm_s:.1f} s after ready"),
+    ]
+
+
+def rows(found: Found) -> list[tuple[str, ...]]:
+    def row(name: str, values: Sequence[float]) -> tuple[str, ...]:
+        ratio = statistics.median(found.cold) / statistics.median(values)
+        return (name, str(len(values)), f"{p(values, 0.5):.3f}", f"{p(values, 0.99):.3f}", f"{ratio:.1f}x")
+
+    return [
+        row("cold", found.cold),
+        row("warm", found.warm),
+        row("right after a save of another file", found.saved),
+        row("first after an engine restart (no context yet)", found.restarted[:1]),
+        row("once re-warmed after the restart", found.restarted[1:]),
+        row("small request, nothing beside it", found.alone),
+        row("small request, warming beside it", found.beside),
+    ]
+
+
+_HEAD = ("completion", "times", "first token p50 s", "p99 s", "faster than cold")
+
+
+def page(found: Found, facts: Sequence[str]) -> str:
+    table = markdown_table(_HEAD, rows(found))
+    verdicts = markdown_table(("bar", "verdict", "seen"), [(bar.text, bar.verdict, bar.seen) for bar in bars(found)])
+    told = (
+        f"First epoch warm {found.first_warm_s:.1f} s after `aicockpit watch` began; a save was warm "
+        f"{statistics.median(found.save_to_warm):.2f} s later (median), the pack {found.rewarm_s:.1f} s after a killed "
+        "engine was ready again."
+    )
+    return "\n\n".join(["## Cold and warm", "\n".join(facts), table, told, verdicts])
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks/warm.py", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--repo", type=Path, help="repository to index a copy of (default: this one)")
+    parser.add_argument("--budget", type=int, default=4000, help="tokens of context asked for (4000)")
+    parser.add_argument("--quick", action="store_true", help="fewer requests")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
+    chosen = parser.parse_args(words)
+    quick = chosen.quick
+    plan = Plan(
+        chosen.repo, chosen.budget, 2 if quick else 4, 5 if quick else 20, 3 if quick else 8, 8 if quick else 40
+    )
+    console = Console(highlight=False)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="warm-")))
+        rig = stack.enter_context(start_rig(folder, plan.repo or ROOT, plan.budget, console))
+        found = measure(rig, plan, console)
+        facts = [
+            f"{time.strftime('%Y-%m-%d')}; {machine()}; {rig.engine_told()}; repository {rig.repo_told()} as `{NAME}`.",
+            f"Made by `{shlex.join(['python', 'benchmarks/warm.py', *words])}`.",
+        ]
+    for line in rows(found):
+        console.print("  ".join(line))
+    for bar in bars(found):
+        console.print(f"{bar.verdict:<7} {bar.text}: {bar.seen}")
+    if chosen.write:
+        sections.write(PAGE, "warm", page(found, facts))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

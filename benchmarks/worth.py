@@ -1,0 +1,288 @@
+"""What repository context is worth to a model: `python benchmarks/worth.py PATH --model M --engine URL [--write]`.
+
+Scores the lines that were really written, with each segment in front against none: random lines, and lines that use
+a symbol of another file which the window does not show. Goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import xxhash
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from aicockpit.errors import AicockpitError
+from aicockpit.models import smollm2
+from aicockpit.prompts import fim, tokens
+from aicockpit.prompts.worth import LANES
+from aicockpit.settings import load
+from benchmarks import sections
+from benchmarks.corpus import archive_tree, folder_tree
+from benchmarks.proc import ROOT
+from benchmarks.report import markdown_table
+from benchmarks.worth_lines import CROSS, RANDOM, VARIANTS, Corpus, Prompts, Sample, Sizes
+from benchmarks.worth_score import Probe, ScoreError, Scorer
+from benchmarks.worth_table import Result, rows_to_ship, table, winner
+
+PAGE = ROOT / "docs" / "performance.md"
+FOLDER = ROOT / ".bench"
+BLOCK = 32  # tokens of a block where the estimate has to assume one
+TITLES = {RANDOM: "Random lines", CROSS: "Lines that use a symbol of another file"}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run: whose lines, which server, where the results are kept."""
+
+    corpus: Corpus
+    scorer: Scorer
+    style: fim.Style
+    kept: Path
+    exact: bool
+
+
+class Results:
+    """Scored lines in a JSONL file: one is appended as soon as it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.all: dict[str, Result] = {}
+        text = path.read_text() if path.is_file() else ""
+        for line in text.splitlines(keepends=True):
+            if line.endswith("\n"):  # the last one may have been cut short
+                found = Result(**json.loads(line))
+                self.all[found.id] = found
+        if text and not text.endswith("\n"):
+            path.write_text(text[: text.rfind("\n") + 1])
+
+    def add(self, result: Result) -> None:
+        self.all[result.id] = result
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(asdict(result)) + "\n")
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    sizes = Sizes()
+    parser = argparse.ArgumentParser(prog="benchmarks/worth.py", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("path", type=Path, help="a source tree, or a source distribution (.tar.gz)")
+    parser.add_argument("--model", required=True, help="the name under which the server has it")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--engine", help="a vLLM, such as http://127.0.0.1:8000")
+    where.add_argument("--gateway", help="the gateway in front of it")
+    parser.add_argument("--key", default="", help="API key")
+    parser.add_argument("--tokenizer", type=Path, help="folder with the model's tokenizer.json (the embedded model's)")
+    parser.add_argument("--style", default="", help="fill-in-the-middle style, if the detected one is wrong")
+    parser.add_argument("--lines", type=int, default=100, help="lines of either kind (100)")
+    parser.add_argument("--pack", type=int, default=sizes.pack, help=f"tokens ({sizes.pack})")
+    parser.add_argument("--near", type=int, default=sizes.near, help=f"tokens, snippets too ({sizes.near})")
+    parser.add_argument("--before", type=int, default=sizes.before, help=f"tokens before the line ({sizes.before})")
+    parser.add_argument("--after", type=int, default=sizes.after, help=f"tokens behind it ({sizes.after})")
+    parser.add_argument("--exact", action="store_true", help="let the model write each line, too: about twice the time")
+    parser.add_argument("--limit", type=int, help="score at most so many lines now")
+    parser.add_argument("--seconds", type=float, help="stop after about so long")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md")
+    return parser.parse_args(words)
+
+
+def estimate(sizes: Sizes, lines: int, exact: bool, speed: float, prompt_mode: bool, suffix: bool = True) -> float:
+    """Seconds for `lines` lines, at `speed` tokens of prefill a second: an upper bound without luck in the cache.
+
+    Counted per line: the window five times, and the context of the variants, of which the pack is shared by a
+    group of about two lines. In token mode the line's own prompts cost less than a block each.
+    """
+    window = sizes.before + (sizes.after if suffix else 0)
+    context = [0, sizes.pack, sizes.near, sizes.pack + sizes.near, sizes.near]
+    if prompt_mode:
+        tokens_each = sum(window + part for part in context) * 1.25  # logits of the whole prompt
+    else:
+        tokens_each = 5 * (window + 12 * (BLOCK // 2 + 6)) + (sizes.pack + 2 * sizes.near) / 2 + sizes.near
+    decoded = 5 * 20 * speed / 20 if exact else 0.0  # a token decoded costs as much as about 20 prefilled
+    return lines * (tokens_each + decoded) / max(1.0, speed)
+
+
+def results_path(chosen: argparse.Namespace, name: str, sizes: Sizes, encoder: tokens.Encoder) -> Path:
+    """The file of one model, tree and setting."""
+    setting = json.dumps([name, asdict(sizes), chosen.seed, chosen.style, encoder.fingerprint])
+    mark = xxhash.xxh3_64_hexdigest(setting.encode())[:8]
+    model = "".join(letter if letter.isalnum() else "-" for letter in chosen.model)
+    return FOLDER / f"worth-{model}-{name}-{mark}.jsonl"
+
+
+def is_exact(written: str, target: str) -> bool:
+    """Whether greedy decoding wrote the line and ended it there."""
+    return written.startswith(target) and not written[len(target) :].partition("\n")[0].strip()
+
+
+def score(task: Task, sample: Sample, prompts: Prompts) -> Result:
+    """One line in every variant; equal prompts are scored once. Raises ScoreError."""
+    known: dict[tuple[int, ...], tuple[float, bool | None]] = {}
+    scores: dict[str, float] = {}
+    exact: dict[str, bool] = {}
+    for variant in VARIANTS:
+        before = prompts.before[variant]
+        if before not in known:
+            values = task.scorer.score(before, prompts.line)
+            hit = None
+            if task.exact:
+                written = task.scorer.greedy(before, len(prompts.line) + 4, task.style.stops)
+                hit = is_exact(written, prompts.text)
+            known[before] = (sum(values) / len(values), hit)
+        scores[variant], found = known[before]
+        if found is not None:
+            exact[variant] = found
+    return Result(sample.id, sample.kind, bool(sample.symbol), len(prompts.line), scores, exact)
+
+
+def run(task: Task, todo: Sequence[Sample], results: Results, seconds: float | None, progress: Progress) -> str:
+    """Score what is left; why it ended, "" when it is done."""
+    began = time.monotonic()
+    bar = progress.add_task("lines", total=len(todo))
+    for sample in todo:
+        if seconds is not None and time.monotonic() - began > seconds:
+            return f"stopped after {seconds:.0f} s; the same command goes on"
+        try:
+            results.add(score(task, sample, task.corpus.prompts(sample)))
+        except ScoreError as error:
+            return f"stopped: {error}. The same command goes on"
+        except KeyboardInterrupt:
+            return "interrupted; the same command goes on"
+        progress.advance(bar)
+    return ""
+
+
+def section(command: str, about: Sequence[str], results: Sequence[Result], share: float, ship: str) -> str:
+    """The part for docs/performance.md."""
+    lines = [f"{time.strftime('%Y-%m-%d')}. Made by `{command}`.", "", *(f"- {line}" for line in about)]
+    for kind, title in TITLES.items():
+        lines += ["", f"### {title}", "", markdown_table(*table(results, kind))]
+    lines += ["", "Gain: paired difference to no context, natural logarithm, ± its standard error."]
+    lines += ["", *(f"- {lane}: {best}; {why}" for lane, (best, why) in _winners(results, share).items())]
+    return "\n".join([*lines, "", "```toml", ship.rstrip(), "```"])
+
+
+def _winners(results: Sequence[Result], share: float) -> Mapping[str, tuple[str, str]]:
+    return {lane: winner(results, lane, share) for lane in LANES}
+
+
+def _corpus(chosen: argparse.Namespace, sizes: Sizes) -> tuple[Corpus, tokens.Encoder, fim.Style, str]:
+    folder = chosen.tokenizer or smollm2.ensure(load().state_dir)
+    encoder = tokens.load(folder if folder.is_dir() else folder.parent)
+    style, why = fim.detect(encoder.specials, chosen.style)
+    tree = archive_tree(chosen.path) if chosen.path.is_file() else folder_tree(chosen.path)
+    name = chosen.path.resolve().name.removesuffix(".tar.gz")
+    return Corpus(name, tree, encoder, style, sizes), encoder, style, why
+
+
+def _print(results: Sequence[Result], share: float, console: Console) -> None:
+    for kind, title in TITLES.items():
+        head, lines = table(results, kind)
+        shown = Table(title=title, title_justify="left")
+        for place, name in enumerate(head):
+            shown.add_column(name, justify="right" if place else "left")
+        for cells in lines:
+            shown.add_row(*cells)
+        console.print(shown)
+    for lane, (best, why) in _winners(results, share).items():
+        console.print(f"{lane}: {best}; {why}", highlight=False, soft_wrap=True)
+
+
+def _begin(task: Task, todo: Sequence[Sample], console: Console) -> Probe | None:
+    """Ask the server how it can score, and say how long it will take."""
+    if not todo:
+        return None
+    prompts = task.corpus.prompts(todo[0])
+    found = task.scorer.probe(prompts.before["both"], prompts.line)
+    sizes = task.corpus.sizes
+    seconds = estimate(sizes, len(todo), task.exact, found.speed, found.mode == "prompt", task.style.fim)
+    agree = "" if found.difference is None else f"; both ways agree within {found.difference:.3f}"
+    console.print(
+        f"{len(todo)} lines x {len(VARIANTS)} variants at {found.speed:,.0f} tokens/s (mode {found.mode}{agree}): "
+        f"about {seconds / 60:.0f} min",
+        highlight=False,
+    )
+    return found
+
+
+def main(words: list[str]) -> int:
+    """Run it; 0 when every line is scored, 1 when it has to go on later, 2 when it cannot start."""
+    chosen = arguments(words)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=150)
+    sizes = Sizes(chosen.pack, chosen.near, chosen.before, chosen.after)
+    try:
+        corpus, encoder, style, why = _corpus(chosen, sizes)
+    except (AicockpitError, OSError) as error:
+        console.print(f"cannot start: {error}", markup=False, soft_wrap=True)
+        return 2
+    samples, share = corpus.samples(chosen.lines, chosen.seed)
+    kept = results_path(chosen, corpus.name, sizes, encoder)
+    results = Results(kept)
+    todo = [s for s in samples if s.id not in results.all or (chosen.exact and not results.all[s.id].exact)]
+    todo = todo[: chosen.limit]
+    console.print(f"{corpus.name}: {len(corpus.tree)} files, {share:.1%} of the lines use hidden symbols of others")
+    console.print(
+        f"prompts in the style {style.name} ({why}); {len(results.all)} lines known, kept in .bench/{kept.name}"
+    )
+    task = Task(corpus, Scorer(chosen.engine or chosen.gateway, chosen.model, chosen.key), style, kept, chosen.exact)
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    try:
+        _begin(task, todo, console)
+        with Progress(
+            *columns, TimeRemainingColumn(), console=console, refresh_per_second=1, transient=True
+        ) as progress:
+            ended = run(task, todo, results, chosen.seconds, progress)
+    except ScoreError as error:
+        console.print(f"cannot start: {error}", markup=False, soft_wrap=True)
+        return 2
+    finally:
+        task.scorer.close()
+    wanted = {sample.id for sample in samples}
+    found = [result for result in results.all.values() if result.id in wanted]
+    _print(found, share, console)
+    ship = rows_to_ship(found, share, chosen.model, sizes, corpus.name)
+    console.print(f"\nrows for prompts/data/worth.toml:\n\n{ship}", markup=False, highlight=False, soft_wrap=True)
+    if ended:
+        console.print(ended, markup=False, soft_wrap=True)
+    if chosen.write and found:
+        command = shlex.join(["python", "benchmarks/worth.py", *_public(words)])
+        about = [
+            f"model {chosen.model}, prompts in the style {style.name} ({why})",
+            f"{corpus.name}: {len(corpus.tree)} files, {share:.1%} of the lines use hidden symbols of other files",
+            f"tokens: pack {sizes.pack}, neighbourhood and similar snippets {sizes.near}, {sizes.before} before and "
+            f"{sizes.after} behind the line; the open file is in none of them; journal not measured",
+        ]
+        sections.write(PAGE, f"worth:{chosen.model}", section(command, about, found, share, ship))
+        console.print(f"written: {PAGE.relative_to(ROOT)}")
+    return int(bool(ended))
+
+
+def _public(words: Sequence[str]) -> list[str]:
+    """The command without what belongs to this machine."""
+    shown = list(words)
+    for place, word in enumerate(words):
+        if word == "--key" and place + 1 < len(words):
+            shown[place + 1] = "KEY"
+        elif word.startswith("--key="):
+            shown[place] = "--key=KEY"
+        elif word.startswith("/"):
+            shown[place] = Path(word).name
+    return shown
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

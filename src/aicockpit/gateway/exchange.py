@@ -1,0 +1,94 @@
+"""One request on its way to an engine and back: what the gateway knows of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from aicockpit.engines.client import Headers
+from aicockpit.engines.engine import Engine
+from aicockpit.gateway.routing import Choice, Warm
+from aicockpit.gateway.sse import StreamWatch, UsageTap
+from aicockpit.types import Lane
+
+
+class Composer(Protocol):
+    """Writes a request's body for the engine that was chosen, and hears what became of it (`join.py`)."""
+
+    def warm(self, engines: Sequence[Engine]) -> Warm:
+        """What of this request's context is warm where."""
+        ...
+
+    def compose(self, engine: Engine) -> bytes: ...
+
+    def notes(self) -> Headers:
+        """Headers that tell the client what was put in front of its request."""
+        ...
+
+    def account(self) -> dict[str, Any]:
+        """The same for the request's record, with what was found in the cache in the end."""
+        ...
+
+    def tap(self) -> UsageTap:
+        """Reads the usage out of a stream of events."""
+        ...
+
+    def finished(self, engine: Engine, usage: Usage | None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer as the engine counts them; `cached` is None where it does not say."""
+
+    prompt: int
+    cached: int | None
+
+
+@dataclass(slots=True)
+class Exchange:
+    """`headers` are ready to send upstream. `composer` writes `body` anew for each engine tried."""
+
+    method: bytes
+    target: bytes
+    path: str
+    route: str
+    headers: Headers
+    body: bytes
+    model: str
+    lane: Lane
+    request_id: str
+    engines: list[Engine]
+    composer: Composer | None = None
+    began: float = field(default_factory=time.monotonic)
+    first_byte_s: float = 0.0
+    started: bool = False
+    status: int = 0
+    engine: Engine | None = None
+    choice: Choice | None = None
+    watch: StreamWatch | None = None
+    tried: list[Engine] = field(default_factory=list)
+
+
+class _Answer(msgspec.Struct):
+    usage: Any = None
+
+
+def usage_of(body: bytes) -> Usage | None:
+    """The usage in a whole JSON answer, or None."""
+    try:
+        return usage_from(msgspec.json.decode(body, type=_Answer).usage)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def usage_from(found: object) -> Usage | None:
+    """OpenAI's `usage` object as values, or None when it is not one."""
+    if not isinstance(found, dict) or not isinstance(found.get("prompt_tokens"), int):
+        return None
+    details = found.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return Usage(found["prompt_tokens"], cached if isinstance(cached, int) else None)

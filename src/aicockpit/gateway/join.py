@@ -1,0 +1,364 @@
+"""How a request joins a workspace, and the prompt that comes of it: `header | pack | journal | neighbourhood | tail`.
+
+A request names its workspace by header, by body fields, or by the model name `model@workspace`. Without one, and
+without a `suffix`, nothing here runs. Context never makes a request fail: where there is none, the answer says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from aicockpit.engines.client import Headers
+from aicockpit.engines.engine import Engine
+from aicockpit.errors import BadRequest, NotFound
+from aicockpit.gateway.auth import Caller
+from aicockpit.gateway.body import Skim
+from aicockpit.gateway.exchange import Usage
+from aicockpit.gateway.routing import Warm
+from aicockpit.gateway.sse import UsageTap
+from aicockpit.gateway.voices import Voice, Voices
+from aicockpit.gateway.windows import Window, Windows
+from aicockpit.prompts.chat import with_context
+from aicockpit.workspace.builds import Kind
+from aicockpit.workspace.head import Head
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+JOINABLE = frozenset((COMPLETIONS, CHAT))
+_OURS = ("workspace", "path", "context")
+_DEFAULT_NEW_TOKENS = {COMPLETIONS: 16, CHAT: 512}
+# Tokens that a chat template puts around messages; only an estimate keeps a context out that could not fit.
+_CHAT_FRAME = 256
+_MAX_NAME = 4096
+# Characters that are tokenised in well under a millisecond.
+_SHORT = 2000
+
+
+class Contexts(Protocol):
+    """The server's warm contexts (`workspace/epochs.py`)."""
+
+    def head(
+        self, workspace_id: int, model: str, lane: Kind, path: str, engine_name: str, asked: int | None = None
+    ) -> Head: ...
+    def finished(self, workspace_id: int, model: str, lane: Kind, uncached: int) -> None: ...
+
+
+class Residents(Protocol):
+    """What is known of the engines' caches."""
+
+    def speed(self, engines: Sequence[Engine]) -> float:
+        """Tokens of prefill per second, of the fastest."""
+        ...
+
+    def learn(self, engine: str, tokens: tuple[int, ...], prompt: int, cached: int | None) -> None:
+        """A request has finished; `tokens` is empty where only their number, `prompt`, is known."""
+        ...
+
+
+class Found(Protocol):
+    @property
+    def id(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+
+
+class Finder(Protocol):
+    def __call__(self, caller: Caller, name: str, /) -> Found | None: ...
+
+
+class Parity(Protocol):
+    """Counts what was predicted to be cached against what was."""
+
+    def compare(self, engine: str, predicted: int, cached: int | None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request says of its context. `tokens`: None leaves the amount to us, 0 wants none."""
+
+    workspace: str
+    path: str
+    tokens: int | None
+    suffix: bool
+
+
+def ask_of(headers: Mapping[bytes, bytes], skim: Skim, named: str) -> Ask | None:
+    """None when the request neither names a workspace nor has a suffix. Raises BadRequest."""
+    workspace = _text(headers, b"x-aicockpit-workspace", skim.workspace, "workspace") or named
+    if not workspace:
+        return Ask("", "", 0, True) if skim.suffix else None
+    path = _text(headers, b"x-aicockpit-path", skim.path, "path")
+    wanted = headers.get(b"x-aicockpit-context", b"").decode("latin-1") or skim.context
+    return Ask(workspace, path, _amount(wanted), bool(skim.suffix))
+
+
+class Joiner:
+    """Turns an ask into the composer that writes the request for the chosen engine."""
+
+    def __init__(self, contexts: Contexts, residents: Residents, find: Finder, voices: Voices, parity: Parity) -> None:
+        self.contexts, self.residents, self.find, self.voices, self.parity = contexts, residents, find, voices, parity
+        self.windows = Windows()
+
+    async def join(
+        self, ask: Ask, path: str, body: bytes, edits: Mapping[str, object], model: str, caller: Caller
+    ) -> Composition:
+        """Raises BadRequest, NotFound (no such workspace)."""
+        found = None
+        if ask.workspace:
+            found = self.find(caller, ask.workspace)
+            if found is None:
+                raise NotFound(
+                    f"there is no workspace {ask.workspace[:64]!r} here. `aicockpit watch PATH --name NAME` makes one.",
+                    code="workspace_not_found",
+                    param="workspace",
+                )
+        parts = _split(body)
+        for name in (*_OURS, "suffix") if path == COMPLETIONS else _OURS:
+            parts.pop(name, None) if ask.workspace or name == "suffix" else None
+        parts.update({name: msgspec.Raw(_encode(value)) for name, value in edits.items()})
+        voice = await self.voices.get(model)
+        kind = _Completion if path == COMPLETIONS else _Chat
+        made = kind(self, ask, found, voice, model, body, parts)
+        await made.prepare(self.windows.of((caller.id, ask.workspace, ask.path)))
+        return made
+
+
+class Composition:
+    """One request's prompt in the making; `exchange.Composer` says who calls what."""
+
+    kind: ClassVar[Kind]
+    path: ClassVar[str]
+
+    def __init__(
+        self,
+        joiner: Joiner,
+        ask: Ask,
+        found: Found | None,
+        voice: Voice | str,
+        model: str,
+        body: bytes,
+        parts: dict[str, msgspec.Raw],
+    ) -> None:
+        self.joiner, self.ask, self.found, self.model, self.parts = joiner, ask, found, model, parts
+        self.voice = voice if isinstance(voice, Voice) else None
+        self.reason = "" if isinstance(voice, Voice) else voice
+        self.head = Head()
+        self.tokens: tuple[int, ...] = ()
+        self.usage: Usage | None = None
+        self.hide_usage = self._ask_for_usage()
+        self.read(body)
+
+    def read(self, body: bytes) -> None:
+        """Take what is needed from the client's body. Raises BadRequest."""
+        raise NotImplementedError
+
+    async def prepare(self, window: Window) -> None:
+        """Whatever takes long and does not depend on the engine."""
+
+    def room(self) -> int:
+        """Tokens that may stand in front of the client's own."""
+        raise NotImplementedError
+
+    def fill(self) -> None:
+        """Set the parts of the body that depend on the head."""
+        raise NotImplementedError
+
+    def compose(self, engine: Engine) -> bytes:
+        self.head = self._head(engine.name)
+        self.fill()
+        return _encode(self.parts)
+
+    def warm(self, engines: Sequence[Engine]) -> Warm:
+        tokens = {engine.name: self._head(engine.name).predicted for engine in engines}
+        return Warm(tokens, self.joiner.residents.speed(engines))
+
+    def notes(self) -> Headers:
+        notes: Headers = []
+        if self.found is not None:
+            head = self.head
+            told = f"{len(head.tokens)} tokens; {head.reason}" if head.tokens else f"none; {head.reason}"
+            notes.append((b"x-aicockpit-context", told.encode("ascii", "replace")))
+        if self.ask.suffix:
+            name = self.voice.style.name if self.voice is not None else "none"
+            notes.append((b"x-aicockpit-fim", name.encode("ascii", "replace")))
+        return notes
+
+    def account(self) -> dict[str, Any]:
+        head, usage = self.head, self.usage
+        return {
+            "workspace": self.found.name if self.found is not None else None,
+            "path": self.ask.path,
+            "epoch": head.epoch,
+            "pack_tokens": head.pack_tokens,
+            "journal_tokens": head.journal_tokens,
+            "neighbourhood_tokens": head.neighbourhood_tokens,
+            "reason": head.reason,
+            "predicted_cached": head.predicted,
+            "prompt_tokens": usage.prompt if usage is not None else None,
+            "cached_tokens": usage.cached if usage is not None else None,
+        }
+
+    def tap(self) -> UsageTap:
+        return UsageTap(self.hide_usage)
+
+    def finished(self, engine: Engine, usage: Usage | None) -> None:
+        self.usage = usage
+        if usage is None:
+            return
+        if self.head.predicted:
+            self.joiner.parity.compare(engine.name, self.head.predicted, usage.cached)
+        self.joiner.residents.learn(engine.name, self.tokens, usage.prompt, usage.cached)
+        if self.found is not None and usage.cached is not None:
+            self.joiner.contexts.finished(self.found.id, self.model, self.kind, usage.prompt - usage.cached)
+
+    def _head(self, engine: str) -> Head:
+        if self.found is None or self.reason:
+            return Head(reason=self.reason)
+        asked = self.room() if self.ask.tokens is None else min(self.ask.tokens, self.room())
+        if asked <= 0:
+            why = "the request wants none" if self.ask.tokens == 0 else "no room in the model's context"
+            return Head(reason=why)
+        return self.joiner.contexts.head(self.found.id, self.model, self.kind, self.ask.path, engine, asked)
+
+    def _new_tokens(self) -> int:
+        for name in ("max_completion_tokens", "max_tokens"):
+            value = _value(self.parts, name)
+            if isinstance(value, int):
+                return value
+        return _DEFAULT_NEW_TOKENS[self.path]
+
+    def _ask_for_usage(self) -> bool:
+        """Have the usage sent at a stream's end; whether the client must not see it."""
+        if _value(self.parts, "stream") is not True:
+            return False
+        options = _value(self.parts, "stream_options")
+        options = options if isinstance(options, dict) else {}
+        if options.get("include_usage"):
+            return False
+        self.parts["stream_options"] = msgspec.Raw(_encode({**options, "include_usage": True}))
+        return True
+
+
+class _Completion(Composition):
+    """`/v1/completions`: sent as token ids, the tail in the model's own fill-in-the-middle form."""
+
+    kind, path = "completion", COMPLETIONS
+    tails: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+
+    def read(self, body: bytes) -> None:
+        fields = _completion(body)
+        prompt, self.suffix = fields.prompt, fields.suffix if isinstance(fields.suffix, str) else ""
+        if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+            prompt = prompt[0]
+        self.prefix = prompt if isinstance(prompt, str) else ""
+        self.ids = tuple(prompt) if _is_ids(prompt) else ()
+        if self.suffix and not isinstance(prompt, str):
+            raise BadRequest("`suffix` needs one `prompt`, a string", code="invalid_prompt", param="prompt")
+        if self.suffix and self.voice is None:
+            raise BadRequest(f"`suffix` cannot be used here: {self.reason}", code="no_tokenizer", param="suffix")
+        if not isinstance(prompt, str) and not self.ids:
+            self.reason = "the request has several prompts"
+        elif fields.echo:
+            self.reason = "the request wants its prompt back (echo)"
+
+    async def prepare(self, window: Window) -> None:
+        """Tokenise the tail, with and without a header in front; off the event loop when it is long."""
+        if self.ids:
+            self.tails = (self.ids, self.ids)
+        elif self.voice is not None and (self.suffix or not self.reason):
+            prefix, suffix = self.prefix, self.suffix
+            if self.found is not None:
+                prefix, suffix = window.move(prefix, suffix, self.voice.limits)
+            call = functools.partial(_tails, self.voice, self.ask.path, prefix, suffix)
+            self.tails = call() if len(prefix) + len(suffix) < _SHORT else await asyncio.to_thread(call)
+
+    def room(self) -> int:
+        if self.voice is None:
+            return 0
+        return self.voice.max_len - len(self.tails[True]) - self._new_tokens()
+
+    def fill(self) -> None:
+        if self.voice is None or (self.reason and not self.suffix):
+            return
+        self.tokens = (*self.head.tokens, *self.tails[bool(self.head.tokens)])
+        self.parts["prompt"] = msgspec.Raw(_encode(self.tokens))
+        if self.voice.style.stops and not self.ids:
+            given = _value(self.parts, "stop_token_ids")
+            stops = dict.fromkeys((*(given if isinstance(given, list) else ()), *self.voice.style.stops))
+            self.parts["stop_token_ids"] = msgspec.Raw(_encode(list(stops)))
+
+
+def _tails(voice: Voice, path: str, prefix: str, suffix: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The request's own tokens: as a whole prompt, and behind a header."""
+    suffix = suffix if voice.style.fim else ""
+    return voice.tail(path, prefix, suffix, False), voice.tail(path, prefix, suffix, True)
+
+
+class _Chat(Composition):
+    """`/v1/chat/completions`: the pack and the journal as the first system message."""
+
+    kind, path = "chat", CHAT
+
+    def read(self, body: bytes) -> None:
+        messages = _value(self.parts, "messages")
+        self.messages = messages if isinstance(messages, list) else []
+        self.size = len(self.parts.get("messages", b"")) + len(self.parts.get("tools", b""))
+        if not self.messages:
+            self.reason = "the request has no messages"
+
+    def room(self) -> int:
+        """Estimated: a token is at least a byte, and three bytes on average in text and code."""
+        if self.voice is None:
+            return 0
+        return self.voice.max_len - self.size // 3 - _CHAT_FRAME - self._new_tokens()
+
+    def fill(self) -> None:
+        messages = with_context(self.messages, self.head.text) if self.head.text else self.messages
+        if self.messages:
+            self.parts["messages"] = msgspec.Raw(_encode(messages))
+
+
+class _CompletionFields(msgspec.Struct):
+    prompt: Any = None
+    suffix: Any = None
+    echo: Any = None
+
+
+_decode = msgspec.json.decode
+_encode = msgspec.json.Encoder().encode
+_split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_completion = msgspec.json.Decoder(_CompletionFields).decode
+
+
+def _value(parts: Mapping[str, msgspec.Raw], name: str) -> Any:
+    raw = parts.get(name)
+    return None if raw is None else _decode(raw)
+
+
+def _is_ids(prompt: object) -> bool:
+    return isinstance(prompt, list) and bool(prompt) and all(isinstance(one, int) for one in prompt)
+
+
+def _text(headers: Mapping[bytes, bytes], header: bytes, field: object, name: str) -> str:
+    given = headers.get(header)
+    value = given.decode("utf-8", "replace") if given is not None else field if field is not None else ""
+    if not isinstance(value, str) or len(value) > _MAX_NAME:
+        raise BadRequest(f"`{name}` must be a string of at most {_MAX_NAME} characters", code="invalid_workspace")
+    return value
+
+
+def _amount(value: object) -> int | None:
+    """`none`, `auto` or a number of tokens. Raises BadRequest."""
+    if value in (None, "", "auto"):
+        return None
+    if value == "none":
+        return 0
+    text = str(value)
+    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise BadRequest("`context` must be none, auto or a number of tokens", code="invalid_context", param="context")
+    return int(text)

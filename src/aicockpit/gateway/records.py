@@ -1,0 +1,89 @@
+"""What became of the last requests, and why: kept for `/api/requests/{id}`."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from aicockpit.gateway.exchange import Exchange
+
+_KEPT = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One request that reached the choice of an engine. Seconds; `context` is the composer's account of it."""
+
+    id: str
+    caller: str
+    at: float
+    route: str
+    model: str
+    lane: str
+    status: int
+    engine: str | None
+    choice: str
+    tried: tuple[str, ...]
+    first_byte_s: float
+    total_s: float
+    context: dict[str, Any] | None
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON, without the caller."""
+        return {
+            "id": self.id,
+            "at": self.at,
+            "route": self.route,
+            "model": self.model,
+            "lane": self.lane,
+            "status": self.status,
+            "engine": self.engine,
+            "choice": self.choice,
+            "failed_on": list(self.tried),
+            "first_byte_s": round(self.first_byte_s, 4),
+            "total_s": round(self.total_s, 4),
+            "context": self.context,
+        }
+
+
+class Records:
+    """The newest requests, a bounded number. Of two with one id (clients may choose theirs) the newer is found."""
+
+    def __init__(self, kept: int = _KEPT) -> None:
+        self._order: deque[Record] = deque()
+        self._by_id: dict[str, Record] = {}
+        self._kept = kept
+
+    def add(self, exchange: Exchange, caller: str, status: int) -> None:
+        record = Record(
+            exchange.request_id,
+            caller,
+            time.time(),
+            exchange.route,
+            exchange.model,
+            exchange.lane.value,
+            status,
+            exchange.engine.name if exchange.engine is not None else None,
+            exchange.choice.reason if exchange.choice is not None else "",
+            tuple(engine.name for engine in exchange.tried),
+            exchange.first_byte_s,
+            time.monotonic() - exchange.began,
+            exchange.composer.account() if exchange.composer is not None else None,
+        )
+        self._order.append(record)
+        self._by_id[record.id] = record
+        if len(self._order) > self._kept:
+            old = self._order.popleft()
+            if self._by_id.get(old.id) is old:
+                del self._by_id[old.id]
+
+    def find(self, request_id: str, caller: str, admin: bool) -> Record | None:
+        """The caller's own request; an admin sees all."""
+        record = self._by_id.get(request_id)
+        return record if record is not None and (admin or record.caller == caller) else None
+
+    def newest(self, caller: str, admin: bool, limit: int) -> list[Record]:
+        mine = (record for record in reversed(self._order) if admin or record.caller == caller)
+        return [record for record, _ in zip(mine, range(limit), strict=False)]

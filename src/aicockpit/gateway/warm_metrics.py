@@ -1,0 +1,62 @@
+"""What `/metrics` shows of warming: how much was sent, what came true, what is warm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One sample: the name of a row of the table, its label values, its value."""
+
+    name: str
+    labels: tuple[str, ...]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    help: str
+    labels: tuple[str, ...]
+    counter: bool
+
+
+_ENGINE = ("engine",)
+_LANE = ("workspace", "model", "lane", "engine")
+_ROWS = {
+    "aicockpit_prefetch_steps": _Row("Steps of warming sent.", _ENGINE, True),
+    "aicockpit_prefetch_verifications": _Row("Requests that proved a warm head.", _ENGINE, True),
+    "aicockpit_prefetch_tokens": _Row("Prompt tokens that steps had computed.", _ENGINE, True),
+    "aicockpit_prefetch_tokens_resident": _Row("Prompt tokens that steps found in the cache.", _ENGINE, True),
+    "aicockpit_prefetch_mismatches": _Row(
+        "Steps that found less than the step before left: lost, cold, unreported.", ("engine", "kind"), True
+    ),
+    "aicockpit_prefetch_evictions": _Row("Warm heads that were evicted.", _ENGINE, True),
+    "aicockpit_prefetch_superseded": _Row("Heads dropped for a newer one before they were warm.", _ENGINE, True),
+    "aicockpit_prefetch_errors": _Row("Steps that failed.", _ENGINE, True),
+    "aicockpit_prefill_speed_tokens_per_second": _Row("Measured speed of prefill.", _ENGINE, False),
+    "aicockpit_context_resident_ratio": _Row("Share of the newest pack and journal in the KV cache.", _LANE, False),
+    "aicockpit_context_save_to_warm_seconds": _Row(
+        "From the last save to its journal entry being warm.", ("workspace", "model", "lane"), False
+    ),
+}
+
+
+class WarmCollector(Collector):
+    """Reads the figures when the page is asked for."""
+
+    def __init__(self, figures: Callable[[], Sequence[Figure]]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        found: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for name, row in _ROWS.items():
+            kind = CounterMetricFamily if row.counter else GaugeMetricFamily
+            found[name] = kind(name, row.help, labels=row.labels)
+        for figure in self._figures():
+            found[figure.name].add_metric(figure.labels, figure.value)
+        yield from found.values()

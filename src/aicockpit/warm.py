@@ -1,0 +1,258 @@
+"""The warm side of a server, put together: store, contexts, a prefetcher for each engine, the indexer of its tree."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aicockpit.engines.engine import Engine
+from aicockpit.errors import AicockpitError, BadGateway
+from aicockpit.gateway.forward import Forwarder
+from aicockpit.gateway.server import Workspaces
+from aicockpit.gateway.voices import Voice, Voices
+from aicockpit.gateway.warm_metrics import Figure
+from aicockpit.gateway.workspaces import tidy
+from aicockpit.prompts.chat import stable_head, with_context
+from aicockpit.prompts.fim import detect
+from aicockpit.prompts.tokens import load
+from aicockpit.settings import Settings
+from aicockpit.workspace.builder import Builder
+from aicockpit.workspace.builds import ModelSpec
+from aicockpit.workspace.epochs import Contexts
+from aicockpit.workspace.prefetch import EventSource, Prefetcher, PrefetchLimits
+from aicockpit.workspace.store import Store, StoreLimits
+from aicockpit.workspace.track import EpochLimits
+from aicockpit.workspace.warmth import Warmth
+
+logger = logging.getLogger(__name__)
+
+_RENDER_WAIT_S = 30.0
+_INDEXER_AGAIN_S = 5.0
+_TOPIC = "kv"
+# Tokens per second, until a step was timed.
+_SPEED_GUESS = 1000.0
+# The indexer speaks over our private socket and needs none of these.
+_SECRET = ("AICOCKPIT_API_KEY", "HF_TOKEN", "AICOCKPIT_ENV_FILE")
+
+
+class WarmSide:
+    """Owns all that keeps repositories warm. `engines` is the supervisor's live list."""
+
+    def __init__(self, settings: Settings, engines: Sequence[Engine]) -> None:
+        self._settings, self._engines = settings, engines
+        limits = StoreLimits(
+            workspaces=settings.workspaces, files=settings.workspace_files, bytes=settings.workspace_size
+        )
+        self.store = Store(settings.state_dir / "workspaces", limits)
+        self.warmth = Warmth()
+        self.prefetchers: dict[str, Prefetcher] = {}
+        self._builder = Builder(self.store.folder)
+        self.contexts = Contexts(
+            self.store,
+            self._builder,
+            self.warmth,
+            lambda: self.prefetchers,
+            self._models,
+            self._render,
+            limits=EpochLimits(idle_s=settings.context_idle),
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def parts(self) -> Workspaces:
+        """What the gateway needs of it."""
+        return Workspaces(self.store, self.contexts, self, Voices(self._voice), self.figures)
+
+    async def begin(self, forwarder: Forwarder) -> None:
+        """Once the engines are known: warm what was warm before, and index the server's own tree."""
+        limits = PrefetchLimits(step_s=self._settings.prefetch_step)
+        for engine in self._engines:
+            events = engine.kv_events
+            source = EventSource(events.publish, events.replay, _TOPIC) if events is not None else None
+            made = Prefetcher(engine, self.warmth, forwarder, self.contexts.report, events=source, limits=limits)
+            self.prefetchers[engine.name] = made
+            made.launch()
+        await self.contexts.restore()
+        self._tasks.append(asyncio.create_task(tidy(self.store), name="tidy workspaces"))
+        if self._settings.workspace is not None:
+            self._tasks.append(asyncio.create_task(self._index(self._settings.workspace), name="indexer"))
+
+    def wake(self) -> None:
+        """An engine changed its state."""
+        for prefetcher in self.prefetchers.values():
+            prefetcher.wake()
+        self.contexts.engines_changed()
+
+    def speed(self, engines: Sequence[Engine]) -> float:
+        """Tokens of prefill per second, of the fastest of these; a guess until one was measured."""
+        made = [self.prefetchers[engine.name] for engine in engines if engine.name in self.prefetchers]
+        return max((speed for one in made if (speed := one.speed.tokens_s)), default=_SPEED_GUESS)
+
+    def learn(self, engine: str, tokens: tuple[int, ...], prompt: int, cached: int | None) -> None:
+        if tokens:
+            self.warmth.learn(engine, tokens, cached)
+        else:
+            self.warmth.used(engine, prompt - (cached or 0))
+
+    def figures(self) -> list[Figure]:
+        """For /metrics."""
+        found = [figure for name, one in self.prefetchers.items() for figure in _prefetch_figures(name, one)]
+        for info in self.store.list():
+            found += _context_figures(info.name, self.contexts.status(info.id))
+        return found
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.contexts.close()
+        await asyncio.gather(*(prefetcher.close() for prefetcher in self.prefetchers.values()))
+        await self._builder.close()
+        self.store.close()
+
+    # Models.
+
+    def _models(self) -> list[ModelSpec]:
+        """Every served model, by the first of its names."""
+        found: dict[str, ModelSpec] = {}
+        for engine in self._engines:
+            if engine.served_names and engine.served_names[0] not in found:
+                name = engine.served_names[0]
+                found[name] = self._spec(name, engine)
+        return list(found.values())
+
+    def _spec(self, name: str, engine: Engine) -> ModelSpec:
+        card = engine.cards.get(name, {})
+        length = card.get("max_model_len")
+        folder, why_not = self._folder(name, engine, str(card.get("root") or ""))
+        return ModelSpec(
+            name,
+            folder,
+            why_not,
+            length if isinstance(length, int) else None,
+            self._settings.fim,
+            self._settings.context,
+        )
+
+    def _folder(self, name: str, engine: Engine, root: str) -> tuple[Path | None, str]:
+        """Where its tokenizer lies: a setting, the files we started it with, or what an external engine names."""
+        for model, folder in self._settings.tokenizers:
+            if model in engine.served_names:
+                return Path(folder).expanduser(), ""
+        if engine.files:
+            return Path(engine.files), ""
+        if root and (Path(root) / "tokenizer.json").is_file():
+            return Path(root), ""
+        return None, (
+            f"the tokenizer of {name} is not on this machine; name its folder with AICOCKPIT_TOKENIZERS={name}=FOLDER"
+        )
+
+    def _voice(self, model: str) -> Voice | str:
+        spec = next((spec for spec in self._models() if spec.name == model), None)
+        if spec is None or spec.max_model_len is None:
+            return "its engine has not said how long its context is"
+        if spec.folder is None:
+            return spec.why_not
+        try:
+            encoder = load(spec.folder)
+            style, reason = detect(encoder.specials, spec.fim)
+        except AicockpitError as error:
+            return str(error)
+        return Voice(encoder, style, reason, spec.max_model_len)
+
+    async def _render(self, engine_name: str, model: str, text: str) -> tuple[int, ...]:
+        """The token ids that every conversation with this system text begins with, by the engine's own template.
+
+        Rendered once without and once with a system message of the client's. Raises AicockpitError.
+        """
+        engine = next(engine for engine in self._engines if engine.name == engine_name)
+        conversations: tuple[list[dict[str, str]], ...] = (
+            [{"role": "user", "content": "a"}],
+            [{"role": "system", "content": "b"}, {"role": "user", "content": "c"}],
+        )
+        rendered = [await _tokenize(engine, model, with_context(one, text)) for one in conversations]
+        return stable_head(*rendered)
+
+    # Beside it.
+
+    async def _index(self, path: Path) -> None:
+        """Our own indexer, a process beside us so that hashing a tree costs no request anything."""
+        name = ("--name", self._settings.workspace_name) if self._settings.workspace_name else ()
+        command = [sys.executable, "-m", "aicockpit.cli", "watch", str(path), "--until-eof", *name]
+        environ = {key: value for key, value in os.environ.items() if key not in _SECRET}
+        environ["AICOCKPIT_STATE_DIR"] = str(self._settings.state_dir)
+        pipe = asyncio.subprocess.PIPE
+        while True:
+            child = await asyncio.create_subprocess_exec(
+                *command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT, env=environ
+            )
+            try:
+                assert child.stdout is not None
+                async for line in child.stdout:
+                    logger.info("indexer: %s", line.decode("utf-8", "replace").rstrip())
+                code = await child.wait()
+            finally:
+                await _end(child)
+            logger.warning("the indexer of %s ended (exit code %s); again in %g s", path, code, _INDEXER_AGAIN_S)
+            await asyncio.sleep(_INDEXER_AGAIN_S)
+
+
+def _prefetch_figures(engine: str, prefetcher: Prefetcher) -> list[Figure]:
+    counters = prefetcher.counters
+    found = [
+        Figure("aicockpit_prefetch_steps", (engine,), counters.steps),
+        Figure("aicockpit_prefetch_verifications", (engine,), counters.verifications),
+        Figure("aicockpit_prefetch_tokens", (engine,), counters.tokens_prefilled),
+        Figure("aicockpit_prefetch_tokens_resident", (engine,), counters.tokens_resident),
+        Figure("aicockpit_prefetch_evictions", (engine,), counters.evictions),
+        Figure("aicockpit_prefetch_superseded", (engine,), counters.superseded),
+        Figure("aicockpit_prefetch_errors", (engine,), counters.errors),
+    ]
+    for kind, count in counters.mismatches.items():
+        found.append(Figure("aicockpit_prefetch_mismatches", (engine, kind.value), count))
+    if speed := prefetcher.speed.tokens_s:
+        found.append(Figure("aicockpit_prefill_speed_tokens_per_second", (engine,), speed))
+    return found
+
+
+def _context_figures(workspace: str, status: Mapping[str, Any]) -> list[Figure]:
+    found = []
+    for model, told in status["models"].items():
+        for lane, one in told["lanes"].items():
+            for engine, there in one.get("engines", {}).items():
+                labels = (workspace, model, lane, engine)
+                found.append(Figure("aicockpit_context_resident_ratio", labels, there["resident_fraction"]))
+            if (seconds := one.get("last_save_to_warm_s")) is not None:
+                found.append(Figure("aicockpit_context_save_to_warm_seconds", (workspace, model, lane), seconds))
+    return found
+
+
+async def _tokenize(engine: Engine, model: str, messages: Sequence[Any]) -> list[int]:
+    body = msgspec.json.encode({"model": model, "messages": messages, "add_generation_prompt": True})
+    status, raw = await engine.upstream.fetch("POST", "/tokenize", body, limit_s=_RENDER_WAIT_S)
+    if status != 200:
+        raise BadGateway(f"engine {engine.name} answered {status} to /tokenize: {raw[:300].decode('utf-8', 'replace')}")
+    tokens = msgspec.json.decode(raw).get("tokens")
+    if not isinstance(tokens, list):
+        raise BadGateway(f"engine {engine.name} answered /tokenize without tokens")
+    return tokens
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    """Its stdin ends, which asks it to stop; then it is killed."""
+    if child.returncode is not None:
+        return
+    if child.stdin is not None:
+        child.stdin.close()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(child.wait(), 3.0)
+    if child.returncode is None:
+        child.kill()
+        await child.wait()

@@ -1,0 +1,202 @@
+"""gateway/join.py: what becomes of a request that names a workspace or has a suffix, in front of a fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aicockpit.engines.engine import Engine
+from aicockpit.gateway.auth import Caller, KeyStore
+from aicockpit.gateway.join import Joiner
+from aicockpit.gateway.parity import Parity
+from aicockpit.gateway.voices import Voice, Voices
+from aicockpit.prompts.fim import detect
+from aicockpit.workspace.head import Head
+from fake_client import FakeVllm, start_fake
+from rig import Rig, chat_body, engine_of, running
+from tiny_tokenizers import of_family
+
+HEAD = tuple(range(5, 5 + 160))
+
+
+@dataclass
+class Workspace:
+    id: int
+    name: str
+
+
+@dataclass
+class Warm:
+    """Contexts with a scripted head, and a record of what they were told."""
+
+    heads: dict[str, Head] = field(default_factory=dict)
+    told: list[Any] = field(default_factory=list)
+
+    def head(self, workspace_id: int, model: str, lane: str, path: str, engine: str, asked: int | None = None) -> Head:
+        self.told.append(("head", workspace_id, model, lane, path, engine))
+        head = self.heads.get(engine, Head(reason="warming 40 %"))
+        return head if asked is None or len(head.tokens) <= asked else Head(reason="too long")
+
+    def finished(self, workspace_id: int, model: str, lane: str, uncached: int) -> None:
+        self.told.append(("finished", lane, uncached))
+
+    def speed(self, engines: Sequence[Engine]) -> float:
+        return 1000.0
+
+    def learn(self, engine: str, tokens: tuple[int, ...], prompt: int, cached: int | None) -> None:
+        self.told.append(("learn", engine, len(tokens), prompt, cached))
+
+
+def find(caller: Caller, name: str) -> Workspace | None:
+    return Workspace(7, name) if name == "proj" else None
+
+
+@asynccontextmanager
+async def joined(
+    tmp_path: Path, warm: Warm, *engines: Engine, family: str = "qwen", why_not: str = ""
+) -> AsyncIterator[Rig]:
+    encoder = of_family(family)
+    style, reason = detect(encoder.specials)
+    voice: Voice | str = why_not or Voice(encoder, style, reason, 4096)
+    async with running(tmp_path, *engines) as rig:
+        parity = Parity(rig.gateway.metrics.registry)
+        rig.gateway.joiner = Joiner(warm, warm, find, Voices(lambda _: voice), parity)
+        yield rig
+
+
+def sent(fake: FakeVllm) -> dict[str, Any]:
+    return dict(json.loads(base64.b64decode(fake.last()["body"])))
+
+
+def warm_head() -> Head:
+    return Head(HEAD, "abc", len(HEAD), 0, 0, len(HEAD), "TEXT OF THE PACK", "warm")
+
+
+COMPLETION = {"model": "fake", "prompt": "def add(", "max_tokens": 2}
+
+
+async def test_a_suffix_becomes_the_models_own_form(tmp_path: Path) -> None:
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, Warm(), engine_of(fake)) as rig:
+            answer = await rig.client.post("/v1/completions", json={**COMPLETION, "suffix": "\n    pass\n"})
+            body = sent(fake)
+    assert answer.status_code == 200
+    assert answer.headers["x-aicockpit-fim"] == "qwen"
+    encoder = of_family("qwen")
+    assert encoder.decode(body["prompt"]) == "<|fim_prefix|>def add(<|fim_suffix|>\n    pass\n<|fim_middle|>"
+    assert "suffix" not in body
+    assert set(body["stop_token_ids"]) >= {encoder.specials["<|file_sep|>"]}
+
+
+@pytest.mark.parametrize("how", ["header", "field", "model"])
+async def test_the_head_stands_in_front_of_a_completion(tmp_path: Path, how: str) -> None:
+    warm = Warm({"fake-0": warm_head()})
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, warm, engine_of(fake)) as rig:
+            body, headers = dict(COMPLETION), {}
+            if how == "header":
+                headers = {"x-aicockpit-workspace": "proj", "x-aicockpit-path": "a.py"}
+            elif how == "field":
+                body |= {"workspace": "proj", "path": "a.py"}
+            else:
+                body |= {"model": "fake@proj"}
+            answer = await rig.client.post("/v1/completions", json=body, headers=headers)
+            request = sent(fake)
+            record = (await rig.client.get(f"/api/requests/{answer.headers['x-request-id']}")).json()
+    assert answer.status_code == 200, answer.text
+    assert tuple(request["prompt"][: len(HEAD)]) == HEAD
+    assert request["model"] == "fake"
+    assert not {"workspace", "path", "context"} & request.keys()
+    assert answer.headers["x-aicockpit-context"] == f"{len(HEAD)} tokens; warm"
+    assert "160 of 160 tokens warm" in answer.headers["x-aicockpit-route"]
+    assert record["context"]["predicted_cached"] == len(HEAD)
+    assert record["context"]["prompt_tokens"] == len(request["prompt"])
+    assert ("head", 7, "fake", "completion", "" if how == "model" else "a.py", "fake-0") in warm.told
+    assert next(one for one in warm.told if one[0] == "learn")[2] == len(request["prompt"])
+
+
+async def test_the_engine_where_it_is_warm_is_chosen(tmp_path: Path) -> None:
+    warm = Warm({"b": warm_head()})
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    with start_fake(tmp_path / "a") as one, start_fake(tmp_path / "b") as two:
+        async with joined(tmp_path, warm, engine_of(one, "a"), engine_of(two, "b")) as rig:
+            for _ in range(3):
+                answer = await rig.client.post("/v1/completions", json={**COMPLETION, "workspace": "proj"})
+                assert answer.headers["x-aicockpit-engine"] == "b"
+
+
+async def test_a_chat_gets_the_pack_as_its_first_message(tmp_path: Path) -> None:
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, Warm({"fake-0": warm_head()}), engine_of(fake)) as rig:
+            answer = await rig.chat(workspace="proj", stream=True)
+            messages = sent(fake)["messages"]
+    assert answer.status_code == 200
+    assert messages[0] == {"role": "system", "content": "TEXT OF THE PACK"}
+    assert messages[1]["role"] == "user"
+    assert '"usage"' not in answer.text
+    assert answer.text.rstrip().endswith("data: [DONE]")
+
+
+async def test_no_context_is_no_failure_and_says_why(tmp_path: Path) -> None:
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, Warm(), engine_of(fake)) as rig:
+            cold = await rig.client.post("/v1/completions", json={**COMPLETION, "workspace": "proj"})
+            none = await rig.client.post("/v1/completions", json={**COMPLETION, "workspace": "proj", "context": "none"})
+            several = await rig.client.post(
+                "/v1/completions", json={**COMPLETION, "workspace": "proj", "prompt": ["a", "b"]}
+            )
+            prompt = sent(fake)["prompt"]
+        async with joined(tmp_path, Warm(), engine_of(fake), why_not="no tokenizer here") as rig:
+            blind = await rig.client.post("/v1/completions", json={**COMPLETION, "workspace": "proj"})
+            refused = await rig.client.post("/v1/completions", json={**COMPLETION, "suffix": "x"})
+    assert cold.headers["x-aicockpit-context"] == "none; warming 40 %"
+    assert "wants none" in none.headers["x-aicockpit-context"]
+    assert "several prompts" in several.headers["x-aicockpit-context"]
+    assert prompt == ["a", "b"]
+    assert blind.headers["x-aicockpit-context"] == "none; no tokenizer here"
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "no_tokenizer")
+
+
+async def test_an_unknown_workspace_is_404_and_nonsense_is_400(tmp_path: Path) -> None:
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, Warm(), engine_of(fake)) as rig:
+            unknown = await rig.client.post("/v1/completions", json={**COMPLETION, "workspace": "other"})
+            nonsense = [
+                await rig.client.post("/v1/completions", json={**COMPLETION, "workspace": "proj", **more})
+                for more in ({"context": -3}, {"context": True}, {"path": 5}, {"context": "lots"})
+            ]
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "workspace_not_found")
+    assert [answer.status_code for answer in nonsense] == [400] * 4
+
+
+async def test_without_workspace_and_suffix_the_bytes_pass_untouched(tmp_path: Path) -> None:
+    raw = b'{ "model" : "fake", "messages":[{"role":"user","content":"x"}], "path": "mine", "max_tokens":2 }'
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, Warm(), engine_of(fake)) as rig:
+            await rig.client.post("/v1/chat/completions", content=raw, headers={"content-type": "application/json"})
+            assert base64.b64decode(fake.last()["body"]) == raw
+
+
+async def test_each_key_sees_its_own_requests_only(tmp_path: Path) -> None:
+    with start_fake(tmp_path) as fake:
+        async with running(tmp_path, engine_of(fake)) as rig:
+            key = KeyStore(tmp_path / "state").create("other")
+            await rig.chat(headers={"x-request-id": "mine-1"})
+            await asyncio.sleep(0.6)
+            other = {"authorization": f"Bearer {key}"}
+            hidden = await rig.client.get("/api/requests/mine-1", headers=other)
+            listed = await rig.client.get("/api/requests", headers=other)
+            seen = await rig.client.get("/api/requests/mine-1")
+    assert hidden.status_code == 404
+    assert listed.json() == {"requests": []}
+    assert seen.json()["status"] == 200
+    assert chat_body()["model"] == seen.json()["model"]

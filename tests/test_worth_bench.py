@@ -1,0 +1,340 @@
+"""The worth benchmark: which lines it takes, how it scores them on a server, what it makes of the figures."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import worth
+from benchmarks.worth_lines import CROSS, RANDOM, VARIANTS, Corpus, Sample, Sizes, balanced
+from benchmarks.worth_score import ScoreError, Scorer
+from benchmarks.worth_table import Result, expected, gains, mean_of, row_of, rows_to_ship, winner
+
+from aicockpit.prompts import fim
+from aicockpit.prompts.worth import parse
+from tiny_tokenizers import FAMILIES, byte_level, of_family
+
+WORLD = 512
+
+
+def truth(before: list[int], token: int) -> float:
+    """The stub model's log-probability of a token: any function of everything before it."""
+    return -((sum(before) * 31 + len(before) * 7 + token) % WORLD) / 100 - 0.01
+
+
+class Stub(ThreadingHTTPServer):
+    """A server with the completions of vLLM as far as scoring needs them. `ways`: the modes that it knows."""
+
+    def __init__(self, ways: tuple[str, ...] = ("tokens", "prompt"), dies_after: int = 10**9) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.ways, self.dies_after = ways, dies_after
+        self.bodies: list[dict[str, Any]] = []
+        self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.thread.join()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Stub
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.bodies.append(body)
+        wanted = "tokens" if "logprob_token_ids" in body else "prompt" if "prompt_logprobs" in body else ""
+        bad = (wanted and wanted not in self.server.ways) or len(self.server.bodies) > self.server.dies_after
+        answer = {"error": {"message": "unknown field"}} if bad else {"choices": list(self.choices(body, wanted))}
+        data = json.dumps(answer).encode()
+        self.send_response(400 if bad else 200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def choices(self, body: dict[str, Any], wanted: str) -> Iterator[dict[str, Any]]:
+        if wanted == "tokens":
+            for place, prompt in enumerate(body["prompt"]):
+                tops = {f"token_id:{token}": truth(prompt, token) for token in body["logprob_token_ids"]}
+                yield {"index": place, "text": "", "logprobs": {"top_logprobs": [tops]}}
+        elif wanted == "prompt":
+            ids = body["prompt"]
+            rows = [{str(token): {"logprob": truth(ids[:n], token)}} for n, token in enumerate(ids)]
+            yield {"index": 0, "text": "", "prompt_logprobs": [None, *rows[1:]]}
+        else:
+            yield {"index": 0, "text": "\n    return helper_2(value)\nmore"}
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    made = Stub()
+    yield made
+    made.stop()
+
+
+def module(number: int) -> str:
+    lines = [f"from mod_{number + 1} import helper_{number + 1}", ""]
+    for each in range(8):
+        lines += [f"def work_{number}_{each}(value):", f"    total = value + {each}", "    total = total * 2"]
+        lines += ["    if total > 100:", "        total = total - 1", "    more = total + value", "    del more"]
+        lines += [f"    return helper_{number + 1}(value)" if each == 7 else "    return total", ""]
+    lines += [f"def helper_{number}(value):", "    return value"]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"mod_{number}.py").write_text(module(number))
+    return folder
+
+
+def corpus_of(tree: Path, sizes: Sizes | None = None, family: str = "qwen") -> Corpus:
+    encoder = of_family(family)
+    style, _ = fim.detect(encoder.specials)
+    files = {path.name: path.read_text() for path in sorted(tree.iterdir())}
+    return Corpus("small", files, encoder, style, sizes or Sizes(pack=600, near=300, before=200, after=40))
+
+
+# Lines and prompts
+
+
+def test_cross_lines_use_a_symbol_that_only_another_file_shows(tree: Path) -> None:
+    corpus = corpus_of(tree)
+    samples, share = corpus.samples(100, 1)
+    cross = [sample for sample in samples if sample.kind == CROSS]
+    assert {(sample.path, sample.symbol) for sample in cross} == {(f"mod_{n}.py", f"helper_{n + 1}") for n in range(4)}
+    assert 0 < share < 0.2
+    for sample in cross:
+        assert all(sample.symbol not in part for part in corpus.window(sample.path, sample.number))
+        assert sample.symbol in corpus.tree[sample.path].splitlines()[sample.number]
+
+
+def test_a_symbol_that_the_window_shows_makes_no_cross_line(tree: Path) -> None:
+    samples, share = corpus_of(tree, Sizes(before=20_000, after=20_000)).samples(100, 1)
+    assert share == 0
+    assert {sample.kind for sample in samples} == {RANDOM}
+
+
+def test_the_open_file_is_in_no_context_and_the_line_in_no_prompt(tree: Path) -> None:
+    corpus = corpus_of(tree)
+    encoder = of_family("qwen")
+    sample = next(sample for sample in corpus.samples(100, 1)[0] if sample.kind == CROSS)
+    prompts = corpus.prompts(sample)
+    assert encoder.decode(prompts.line) == "\n" + corpus.tree[sample.path].splitlines()[sample.number]
+    assert set(prompts.before) == set(VARIANTS)
+    alone = encoder.decode(prompts.before["none"])
+    assert alone.startswith("<|fim_prefix|>")
+    for variant in VARIANTS[1:]:
+        text = encoder.decode(prompts.before[variant])
+        assert text.count(f"<|file_sep|>{sample.path}\n") == 1  # the tail's own
+        assert prompts.text not in text
+    near = encoder.decode(prompts.before["neighbourhood"])
+    assert f"def {sample.symbol}(value)" in near
+
+
+def test_every_beginning_of_the_order_is_balanced(tree: Path) -> None:
+    samples = [Sample(f"{n % 7}.py", n, RANDOM) for n in range(50)] + [
+        Sample(f"{n % 5}.py", n, CROSS) for n in range(50)
+    ]
+    ordered = balanced(samples, random.Random(1))
+    assert sorted(ordered, key=lambda s: s.id) == sorted(samples, key=lambda s: s.id)
+    for end in range(1, len(ordered)):
+        random_lines = sum(sample.kind == RANDOM for sample in ordered[:end])
+        assert abs(2 * random_lines - end) <= 4
+
+
+# Scoring
+
+
+def test_both_ways_of_scoring_give_the_same(stub: Stub) -> None:
+    scorer = Scorer(stub.url, "m")
+    prompt, line = tuple(range(40)), (5, 9, 5, 7)
+    by_tokens = scorer.score(prompt, line)
+    scorer.mode = "prompt"
+    assert scorer.score(prompt, line) == by_tokens
+    assert by_tokens == [truth([*prompt, *line[:place]], token) for place, token in enumerate(line)]
+    scorer.close()
+
+
+def test_token_mode_sends_growing_prompts_that_share_the_prefix(stub: Stub) -> None:
+    scorer = Scorer(stub.url, "m")
+    scorer.score((1, 2, 3), (8, 9))
+    scorer.close()
+    (body,) = stub.bodies
+    assert body["prompt"] == [[1, 2, 3], [1, 2, 3, 8]]
+    assert (body["max_tokens"], body["logprob_token_ids"], body["temperature"]) == (1, [8, 9], 0)
+
+
+@pytest.mark.parametrize(("ways", "mode"), [(("tokens", "prompt"), "tokens"), (("prompt",), "prompt")])
+def test_the_probe_chooses_what_the_server_knows(ways: tuple[str, ...], mode: str) -> None:
+    stub = Stub(ways)
+    scorer = Scorer(stub.url, "m")
+    try:
+        found = scorer.probe(tuple(range(100)), (1, 2))
+        assert found.mode == mode == scorer.mode
+        assert found.difference == (0 if len(ways) == 2 else None)
+        assert found.speed > 0
+    finally:
+        scorer.close()
+        stub.stop()
+
+
+def test_a_server_that_cannot_score_is_named() -> None:
+    stub = Stub(())
+    scorer = Scorer(stub.url, "m")
+    try:
+        with pytest.raises(ScoreError, match="neither way"):
+            scorer.probe(tuple(range(100)), (1, 2))
+    finally:
+        scorer.close()
+        stub.stop()
+
+
+def test_a_server_that_is_not_there_is_an_error_with_its_address() -> None:
+    scorer = Scorer("http://127.0.0.1:9", "m")
+    with pytest.raises(ScoreError, match=r"127\.0\.0\.1:9"):
+        scorer.score((1,), (2,))
+    scorer.close()
+
+
+# A whole run
+
+
+@pytest.fixture
+def words(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_bytes(byte_level(FAMILIES["qwen"]))
+    monkeypatch.setattr(worth, "FOLDER", tmp_path / "bench")
+    monkeypatch.setattr(worth, "PAGE", tmp_path / "page.md")
+    sizes = ["--pack", "600", "--near", "300", "--before", "200", "--after", "40"]
+    return [str(tree), "--model", "m-135M", "--lines", "6", "--tokenizer", str(tmp_path / "tokenizer"), *sizes]
+
+
+def test_a_run_goes_on_where_it_was_interrupted(stub: Stub, words: list[str], tmp_path: Path) -> None:
+    words += ["--engine", stub.url]
+    assert worth.main([*words, "--limit", "3"]) == 0
+    (kept,) = (tmp_path / "bench").iterdir()
+    first = kept.read_text()
+    assert first.count("\n") == 3
+    kept.write_text(first + '{"id": "cut sho')
+    assert worth.main(words) == 0
+    lines = kept.read_text().splitlines()
+    assert "\n".join(lines[:3]) + "\n" == first
+    ids = [json.loads(line)["id"] for line in lines]
+    assert len(ids) == len(set(ids)) == 10  # six random lines, and the four cross lines there are
+    asked = len(stub.bodies)
+    assert worth.main(words) == 0
+    assert len(stub.bodies) == asked
+
+
+def test_a_server_that_dies_ends_the_run_and_keeps_what_is_scored(words: list[str], tmp_path: Path) -> None:
+    stub = Stub(dies_after=15)
+    try:
+        assert worth.main([*words, "--engine", stub.url]) == 1
+    finally:
+        stub.stop()
+    (kept,) = (tmp_path / "bench").iterdir()
+    assert 1 <= kept.read_text().count("\n") <= 4
+
+
+def test_exact_lines_are_counted_when_asked_for(stub: Stub, words: list[str], tmp_path: Path) -> None:
+    assert worth.main([*words, "--engine", stub.url, "--exact"]) == 0
+    (kept,) = (tmp_path / "bench").iterdir()
+    results = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert all(set(result["exact"]) == set(VARIANTS) for result in results)
+    hits = {result["id"].split(":")[1] for result in results if result["exact"]["none"]}
+    assert hits == {"mod_1.py"}
+
+
+@pytest.mark.parametrize(
+    ("written", "exact"),
+    [("\n  x = 1", True), ("\n  x = 1  \ny", True), ("\n  x = 10", False), ("\n x = 1", False), ("", False)],
+)
+def test_an_exact_line_ends_where_the_real_one_does(written: str, exact: bool) -> None:
+    assert worth.is_exact(written, "\n  x = 1") is exact
+
+
+def test_the_estimate_for_the_default_run_on_two_cores_is_under_forty_minutes() -> None:
+    assert worth.estimate(Sizes(), 200, False, 400, prompt_mode=False, suffix=False) < 40 * 60
+    assert worth.estimate(Sizes(), 200, False, 600, prompt_mode=False) < 40 * 60
+
+
+def test_a_published_command_has_no_key_and_no_folder_of_this_machine() -> None:
+    assert worth._public(["/home/me/src", "--key", "secret", "--model", "m"]) == ["src", "--key", "KEY", "--model", "m"]
+
+
+# Figures
+
+
+def results(
+    gain: float, noise: float = 0.01, kind: str = RANDOM, count: int = 100, cross: bool = False
+) -> list[Result]:
+    rng = random.Random(count)
+    made = []
+    for number in range(count):
+        base = -1 - rng.random()
+        scores = {v: base + (gain if v == "neighbourhood" else 0.0) + rng.gauss(0, noise) for v in VARIANTS}
+        made.append(Result(f"{kind}{number}", kind, cross, 8, {**scores, "none": base}, {}))
+    return made
+
+
+def test_standard_errors_are_those_of_the_mean() -> None:
+    found = mean_of([1.0, 2.0, 3.0, 4.0])
+    assert (found.value, found.count) == (2.5, 4)
+    assert found.error == pytest.approx(math.sqrt((2.25 + 0.25 + 0.25 + 2.25) / 3 / 4))
+    assert mean_of([]).shown() == "-"
+
+
+def test_the_paired_difference_is_far_sharper_than_the_means() -> None:
+    found = gains(results(0.05), RANDOM, "neighbourhood")
+    assert found.value == pytest.approx(0.05, abs=0.005)
+    assert found.error < 0.002
+
+
+def test_the_expected_gain_weighs_cross_lines_by_their_share() -> None:
+    found = expected([*results(-0.1, 0), *results(0.4, 0, CROSS, cross=True)], "neighbourhood", 0.25)
+    assert found.value == pytest.approx(0.75 * -0.1 + 0.25 * 0.4)
+
+
+def test_no_context_wins_unless_another_is_ahead_by_its_standard_error() -> None:
+    nothing = [*results(0.0, 0.5), *results(0.0, 0.5, CROSS, cross=True)]
+    harm = [*results(-0.2), *results(0.1, kind=CROSS, cross=True)]
+    assert winner(harm, "completion", 0.1)[0] == "none"
+    assert winner(harm, "chat", 0.1)[0] == "neighbourhood"
+    assert winner([], "completion", 0.1) == ("none", "too few lines are scored")
+    assert "standard error" in winner(nothing, "chat", 0.1)[1] or winner(nothing, "chat", 0.1)[0] != "none"
+
+
+def test_the_rows_to_ship_are_a_table_that_the_product_reads() -> None:
+    found = [*results(-0.2), *results(0.1, kind=CROSS, cross=True)]
+    sizes = Sizes()
+    rest = (
+        '[[row]]\npattern = "*"\nlane = "{}"\npack = 0\nneighbourhood = 0\njournal = 0\nmeasured = false\nnote = "-"\n'
+    )
+    text = rows_to_ship(found, 0.1, "org/SmolLM2-135M-Instruct", sizes, "small")
+    table = parse("\n".join([text, rest.format("completion"), rest.format("chat")]), "test")
+    assert table.lookup("SmolLM2-135M-Instruct", "completion").pack == 0
+    assert table.lookup("smollm2-135m-instruct", "chat").neighbourhood == sizes.near
+    assert row_of(found, "completion", 0.1, "SmolLM2-135M-Instruct", sizes, "small").measured
+    assert not row_of(found[:50], "completion", 0.1, "SmolLM2-135M-Instruct", sizes, "small").measured
