@@ -190,7 +190,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Tokens of repository context in front of a prompt: a number, `none`, or `auto`: what was measured to help.",
     ),
     Setting(_A + "CONTEXT_IDLE", _seconds, "20", "Seconds without a save after which a journal is folded."),
-    Setting(_A + "PREFETCH_STEP", _seconds, "0.4", "Seconds that one step of warming may keep a request waiting."),
+    Setting(_A + "PREFETCH_STEP", _seconds, "0.1", "Seconds that one step of warming may keep a request waiting."),
     Setting(_A + "KV_EVENTS", _switch, "on", "Let engines publish what enters and leaves their KV cache."),
     Setting(_A + "FIM", str, "", "Fill-in-the-middle form of the models; empty: read from the tokenizer."),
     Setting(
