@@ -14,8 +14,11 @@ import xxhash
 from aicockpit.prompts import journal, neighbours, pack, tail
 from aicockpit.prompts.languages import Grammars
 from aicockpit.prompts.skeleton import Analysis, analyse
-from aicockpit.workspace.epoch import Chain, Entry, Epoch, completion_chain, near_chain
-from aicockpit.workspace.head import choose, head_of
+from aicockpit.workspace.builds import NearBy
+from aicockpit.workspace.epoch import Entry, Epoch, completion_chain
+from aicockpit.workspace.head import Choice, Hold, choose, head_of, no_near, steady
+from aicockpit.workspace.opened import Near, Opened
+from aicockpit.workspace.track import EpochLimits
 from benchmarks.edits import Change, Event
 from benchmarks.kvsim import BLOCK, Cache, chain
 from benchmarks.replay_peers import Kit, Prompt
@@ -44,7 +47,9 @@ class Ours:
         self._clock = 0
         self._epochs: list[Epoch] = []
         self._adopted: int | None = None
-        self._near: dict[int, list[Chain]] = {}
+        self._waits = EpochLimits()
+        self._time = 0.0
+        self._opened, self._hold = Opened(), Hold()
         self._near_tokens: tuple[int, ...] = ()
         self._limits = tail.TailLimits(prefix_lines=kit.sizes.before, suffix_lines=kit.sizes.after)
         self._path = ""
@@ -58,6 +63,7 @@ class Ours:
 
     def event(self, event: Event) -> None:
         self._clock += 1
+        self._time += event.pause_s
         if event.changes:
             self._save(event.changes)
         moved = event.path != self._path
@@ -67,20 +73,32 @@ class Ours:
         if moved or event.changes:
             self._wish()
 
+    def _choose(self) -> Choice | None:
+        """As a track does it; first the rule without a path, which decides what becomes of the epochs."""
+        epochs, resident, opened, hold = self._epochs, self._resident, self._opened, self._hold
+        adopted = choose(epochs, self._adopted, no_near, resident, BLOCK)
+        if adopted is not None:
+            self._adopted = adopted.epoch.serial
+        best = choose(epochs, self._adopted, lambda serial: opened.chains(serial, hold), resident, BLOCK)
+        newest = opened.newest(best.epoch.serial) if best else None
+        patience = self._waits.patience_s
+        choice = steady(hold, best, newest, resident, BLOCK, self._time, patience, lambda _: False)
+        if choice is not None and choice.whole and choice.epoch is epochs[0]:
+            self._epochs = epochs[:1]
+        return choice
+
     def prompt(self, event: Event) -> Prompt:
-        choice = choose(self._epochs, self._adopted, lambda s: self._near.get(s, ()), self._resident, BLOCK)
+        choice = self._choose()
         head = head_of(choice, None) if choice else None
         fresh = False
         if choice:
-            self._adopted = choice.epoch.serial
             shown = (choice.epoch.serial, choice.cut.entries)
             fresh, self._shown = shown != self._shown, shown
-            if choice.whole and choice.epoch is self._epochs[0]:
-                self._epochs = self._epochs[:1]
         prefix, suffix = tail.window(event.prefix, event.suffix, self._limits, self._line)
         self._line = tail.first_line(event.prefix, self._limits, self._line)
         self._suffix = tail.hold(self._suffix, suffix)
         own = self._kit.style.tail(self._kit.encoder, event.path, prefix, self._suffix, repo_level=True)
+        self._opened.seen(own[: self._waits.runway])
         tokens = head.tokens if head else ()
         return Prompt(tokens + own, choice.cut.pack if choice else 0, fresh)
 
@@ -143,19 +161,16 @@ class Ours:
                 left -= len(tokens)
                 parts += tokens
         self._near_tokens = tuple(parts)
-        self._near.clear()
+        self._hold = Hold()
+        self._opened = Opened(holds={"engine": self._hold})
 
     def _wish(self) -> None:
-        """Have the newest epoch warmed with its journal and neighbourhood; what is served meanwhile stays."""
+        """Have the newest epoch warmed with its journal, neighbourhood and runway; what is served meanwhile stays."""
         newest = self._epochs[0]
-        wanted = newest.chains[-1]
-        if self._near_tokens:
-            wanted = near_chain(wanted, self._near_tokens)
-            older = self._near.get(newest.serial, [])[:2]
-            self._near = {
-                newest.serial: [wanted, *older],
-                **{k: v for k, v in self._near.items() if k != newest.serial},
-            }
+        under = newest.chains[-1]
+        self._opened.nears.setdefault(newest.serial, Near(None, NearBy(self._near_tokens, ())))
+        self._opened.renew(newest.serial, under, given_up=False)
+        wanted = self._opened.newest(newest.serial) or under
         self._kit.background.want(wanted.tokens)
 
 

@@ -18,8 +18,7 @@ BEGIN = "<!-- bench:gateway:begin -->"
 END = "<!-- bench:gateway:end -->"
 INTRO = f"""# Performance
 
-Gateways side by side on one machine, in front of the same stub engine, one core for the gateway and one for the
-stub and the load. Every request carries a key; ours checks it. The table is written by `make bench`.
+## Gateways side by side
 
 {BEGIN}
 {END}

@@ -213,7 +213,7 @@ def page(found: Found, facts: Sequence[str]) -> str:
         f"{statistics.median(found.save_to_warm):.2f} s later (median), the pack {found.rewarm_s:.1f} s after a killed "
         "engine was ready again."
     )
-    return "\n\n".join(["## Cold and warm", "\n".join(facts), table, told, verdicts])
+    return "\n\n".join(["\n".join(facts), table, told, verdicts])
 
 
 def main(words: list[str]) -> int:

@@ -30,6 +30,8 @@ _LIMIT_S = 600.0
 _SUFFIXES = {".py", ".ts", ".js", ".go", ".rs", ".java", ".c", ".h", ".cpp", ".rb", ".php", ".cs"}
 # Lines in front of the cursor, and behind it: the part of a prompt that is computed while one waits.
 _BEFORE, _AFTER = 6, 2
+# More than there is: with a number the context is sent even where a salt keeps it from being found.
+_ALL = 1_000_000
 # A step that begins in the last moment of a request, as its client saw it, began when the server had answered.
 _EDGE_S = 0.02
 
@@ -199,7 +201,7 @@ class Rig:
         """One completion in the workspace. A salt makes the engine find nothing of it."""
         body: dict[str, Any] = {"prompt": prefix, "suffix": suffix, "path": path, "workspace": NAME, "max_tokens": 4}
         if salt:
-            body["cache_salt"] = salt
+            body |= {"cache_salt": salt, "context": _ALL}
         first, request_id = self._stream(body)
         context = self.client.get(f"/api/requests/{request_id}").raise_for_status().json()["context"]
         return Answer(first, context["prompt_tokens"] or 0, context["predicted_cached"], context["cached_tokens"] or 0)

@@ -146,6 +146,7 @@ class Script:
         self.targets: list[Target] = []
         self.auto = False
         self.states: dict[Key, WarmState] = {}
+        self.refused: set[Key] = set()
         self.open()
 
     def open(self) -> None:
@@ -163,7 +164,7 @@ class Script:
             return Warming(reason="not asked for")
         done, total = self.warmth.resident(self.engine.name, target.tokens).tokens, len(target.tokens)
         state = WarmState.WARM if done >= total - total % BLOCK else self.states.get(key, WarmState.COLD)
-        return Warming(state, done, total, None, 1000.0)
+        return Warming(state, done, total, None, 1000.0, refused=key in self.refused)
 
     def learn(self, tokens: tuple[int, ...]) -> None:
         """These are resident now, and proven."""
@@ -252,6 +253,14 @@ class Rig:
 
     def text(self, engine: str = "e0", path: str = "") -> str:
         return text_of(self.head(engine, path).tokens)
+
+    def typed(self, path: str, tail: str, engine: str = "e0") -> int:
+        """A completion of an open file, as the gateway makes it; the tokens that the engine had to compute."""
+        prompt = (*self.head(engine, path).tokens, *ids(tail))
+        self.contexts.seen(self.workspace, MODEL, path, ids(tail))
+        computed = len(prompt) - self.warmth.resident(engine, prompt).tokens
+        self.engines[engine].learn(prompt)
+        return computed
 
     async def until(self, condition: Callable[[], object], limit_s: float = 5.0) -> None:
         """Wait until it holds; a test fails when it does not."""

@@ -45,11 +45,17 @@ class Warm:
         head = self.heads.get(engine, Head(reason="warming 40 %"))
         return head if asked is None or len(head.tokens) <= asked else Head(reason="too long")
 
+    def seen(self, workspace_id: int, model: str, path: str, tail: tuple[int, ...]) -> None:
+        self.told.append(("seen", workspace_id, model, path, tail))
+
     def finished(self, workspace_id: int, model: str, lane: str, uncached: int) -> None:
         self.told.append(("finished", lane, uncached))
 
     def speed(self, engines: Sequence[Engine]) -> float:
         return 1000.0
+
+    def used(self, engine: str, size: int) -> None:
+        self.told.append(("used", engine))
 
     def learn(self, engine: str, tokens: tuple[int, ...], prompt: int, cached: int | None) -> None:
         self.told.append(("learn", engine, len(tokens), prompt, cached))
@@ -121,6 +127,9 @@ async def test_the_head_stands_in_front_of_a_completion(tmp_path: Path, how: str
     assert record["context"]["prompt_tokens"] == len(request["prompt"])
     assert ("head", 7, "fake", "completion", "" if how == "model" else "a.py", "fake-0") in warm.told
     assert next(one for one in warm.told if one[0] == "learn")[2] == len(request["prompt"])
+    tails = [one for one in warm.told if one[0] == "seen"]
+    expected = [] if how == "model" else [("seen", 7, "fake", "a.py", tuple(request["prompt"][len(HEAD) :]))]
+    assert tails == expected
 
 
 async def test_the_engine_where_it_is_warm_is_chosen(tmp_path: Path) -> None:
@@ -200,3 +209,129 @@ async def test_each_key_sees_its_own_requests_only(tmp_path: Path) -> None:
     assert listed.json() == {"requests": []}
     assert seen.json()["status"] == 200
     assert chat_body()["model"] == seen.json()["model"]
+
+
+async def test_a_reason_of_many_lines_stays_one_header(tmp_path: Path) -> None:
+    warm = Warm({"fake-0": Head(reason="bad gateway:\r\nset-cookie: a=b\r\n\r\n<html>")})
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, warm, engine_of(fake)) as rig:
+            for stream in (False, True):
+                answer = await rig.chat(workspace="proj", stream=stream)
+                assert answer.status_code == 200
+                assert answer.headers["x-aicockpit-context"] == "none; bad gateway: set-cookie: a=b <html>"
+                assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "more", [{"cache_salt": "mine"}, {"prompt_logprobs": 0}, {"truncate_prompt_tokens": 5}, {"echo": True}]
+)
+async def test_what_the_cache_cannot_serve_gets_no_context(tmp_path: Path, more: dict[str, Any]) -> None:
+    warm = Warm({"fake-0": warm_head()})
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, warm, engine_of(fake)) as rig:
+            answer = await rig.client.post("/v1/completions", json={**COMPLETION, "workspace": "proj", **more})
+    assert next(iter(more)) in answer.headers["x-aicockpit-context"]
+    assert not [one for one in warm.told if one[0] == "learn" and one[2] and "cache_salt" in more]
+
+
+async def test_an_adapter_gets_no_head_of_its_base(tmp_path: Path) -> None:
+    warm = Warm({"fake-0": warm_head()})
+    with start_fake(tmp_path, "--served-model-name", "fake", "tuned") as fake:
+        engine = engine_of(fake, names=("fake", "tuned"))
+        engine.cards = {"tuned": {"parent": "fake"}}
+        async with joined(tmp_path, warm, engine) as rig:
+            answer = await rig.client.post("/v1/completions", json={**COMPLETION, "model": "tuned@proj"})
+            assert sent(fake)["model"] == "tuned"
+    assert "LoRA" in answer.headers["x-aicockpit-context"]
+    assert [one for one in warm.told if one[0] == "learn"][0][2] == 0  # noqa: RUF015
+
+
+async def test_an_empty_suffix_is_a_suffix_and_a_number_is_none(tmp_path: Path) -> None:
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, Warm(), engine_of(fake)) as rig:
+            empty = await rig.client.post("/v1/completions", json={**COMPLETION, "suffix": ""})
+            body = sent(fake)
+            number = await rig.client.post("/v1/completions", json={**COMPLETION, "suffix": 5})
+    assert (empty.status_code, empty.headers["x-aicockpit-fim"]) == (200, "qwen")
+    assert "suffix" not in body
+    assert number.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "raw"),
+    [
+        ("/v1/completions", b'{"model":"fake@proj","prompt":"\xff\xfe","suffix":"x"}'),
+        ("/v1/completions", b'{"model":"fake","prompt":"a","suffix":"' + b"x" * 5_000_000 + b'"}'),
+        ("/v1/chat/completions", b'{"model":"fake@proj","messages":[{"role":"user","content":1e999}]}'),
+    ],
+    ids=["bytes", "long", "number"],
+)
+async def test_what_cannot_be_read_is_the_clients_fault(tmp_path: Path, path: str, raw: bytes) -> None:
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, Warm(), engine_of(fake)) as rig:
+            answer = await rig.client.post(path, content=raw, headers={"content-type": "application/json"})
+    assert answer.status_code == 400, answer.text
+
+
+async def test_stop_tokens_of_the_client_are_kept_or_left_to_the_engine(tmp_path: Path) -> None:
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, Warm(), engine_of(fake)) as rig:
+            body = {**COMPLETION, "suffix": "x"}
+            await rig.client.post("/v1/completions", json={**body, "stop_token_ids": [7]})
+            kept = sent(fake)["stop_token_ids"]
+            await rig.client.post("/v1/completions", json={**body, "stop_token_ids": [[1]]})
+            strange = sent(fake)["stop_token_ids"]
+    assert kept[0] == 7
+    assert len(kept) > 1
+    assert strange == [[1]]
+
+
+async def test_a_route_without_context_says_so(tmp_path: Path) -> None:
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, Warm(), engine_of(fake)) as rig:
+            body = {"model": "fake@proj", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+            answer = await rig.client.post("/v1/messages", json=body)
+    assert answer.headers["x-aicockpit-context"] == "none; this route takes no context"
+
+
+async def test_nothing_of_one_file_is_held_for_another(tmp_path: Path) -> None:
+    with start_fake(tmp_path) as fake:
+        async with joined(tmp_path, Warm(), engine_of(fake)) as rig:
+            for word in ("production", "staging"):
+                suffix = f")\nconnect({word!r})\nrun()\n"
+                body = {"model": "fake@proj", "prompt": "def f(", "suffix": suffix, "max_tokens": 1}
+                await rig.client.post("/v1/completions", json=body)
+                assert word in of_family("qwen").decode(sent(fake)["prompt"])
+
+
+async def test_two_keys_with_one_request_id_each_see_their_own(tmp_path: Path) -> None:
+    with start_fake(tmp_path) as fake:
+        async with running(tmp_path, engine_of(fake)) as rig:
+            key = KeyStore(tmp_path / "state").create("other")
+            await asyncio.sleep(0.6)
+            other = {"authorization": f"Bearer {key}", "x-request-id": "same"}
+            await rig.chat(headers={"x-request-id": "same"})
+            await rig.chat(headers=other)
+            for headers in (other, {}):
+                assert (await rig.client.get("/api/requests/same", headers=headers)).status_code == 200
+
+
+async def test_warming_lets_background_requests_in(tmp_path: Path) -> None:
+    with start_fake(tmp_path) as fake:
+        async with running(tmp_path, engine_of(fake)) as rig:
+            forwarder, engine, steps = rig.gateway.forwarder, rig.engines[0], 0
+
+            async def warm() -> None:
+                nonlocal steps
+                while True:
+                    async with forwarder.turn(engine):
+                        steps += 1
+                        await asyncio.sleep(0.02)
+
+            warming = asyncio.create_task(warm())
+            await asyncio.sleep(0.1)
+            answer = await asyncio.wait_for(rig.chat(headers={"x-aicockpit-lane": "background"}), 5)
+            warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)
+    assert answer.status_code == 200
+    assert steps > 2

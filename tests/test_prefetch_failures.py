@@ -146,6 +146,7 @@ async def test_what_does_not_fit_beside_the_others_stays_cold(tmp_path: Path) ->
         await asyncio.sleep(0.1)
         assert made.state(targets[2]).state == "cold"
         assert "KV cache is full: 384 of 464 tokens" in made.state(targets[2]).reason
+        assert made.state(targets[2]).refused
         made.want(targets[0], targets[2])
         await made.until(targets[2], "warm")
 

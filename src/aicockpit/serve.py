@@ -102,22 +102,29 @@ async def _serve(settings: Settings, console: Console, stopping: Stopping) -> in
     doors = Doors(gateway, settings.host, settings.port, settings.run_dir / "gateway.sock", settings.stop_wait)
     await doors.open()
     stopping.hurried.append(doors.hurry)
-    try:
-        if not await stopping.during(_start(settings, plan, controls, console, stopping)):
-            return _INTERRUPTED
+    waking: list[asyncio.Task[None]] = []
+
+    async def begin() -> None:
         await warm.begin(gateway.forwarder)
+        waking.append(asyncio.create_task(_wake(controls, gateway, warm)))
+
+    try:
+        if not await stopping.during(_start(settings, plan, controls, console, stopping, begin)):
+            return _INTERRUPTED
         _banner(console, settings, doors.port, key, controls.engines)
-        waking = asyncio.create_task(_wake(controls, gateway, warm))
         _settle_memory()
         await stopping.wait()
-        waking.cancel()
         return 0
     finally:
         console.print(_farewell(gateway.inflight), style="dim")
-        await doors.close()
-        await warm.close()
-        if controls.supervisor is not None:
-            await controls.supervisor.close()
+        for task in waking:
+            task.cancel()
+        try:
+            await doors.close()
+            await warm.close()
+        finally:  # whatever failed, no engine may stay
+            if controls.supervisor is not None:
+                await controls.supervisor.close()
         console.print("Stopped; no process is left.", style="dim")
 
 
@@ -143,8 +150,14 @@ async def _wake(controls: Controls, gateway: Gateway, warm: WarmSide) -> None:
 
 
 async def _start(
-    settings: Settings, plan: fleet.Plan, controls: Controls, console: Console, stopping: Stopping
+    settings: Settings,
+    plan: fleet.Plan,
+    controls: Controls,
+    console: Console,
+    stopping: Stopping,
+    begin: Callable[[], Coroutine[None, None, None]],
 ) -> None:
+    """`begin` is awaited once the engines are known, before they are ready: the first that is may be warmed at once."""
     with screen.Steps(console) as steps:
         ended = await sweep(settings.state_dir)
         if ended:
@@ -156,6 +169,7 @@ async def _start(
         controls.engines[:] = supervisor.engines
         controls.preparing = ""
         await supervisor.start()
+        await begin()
         shown = asyncio.create_task(_show(supervisor.engines, steps))
         try:
             await supervisor.wait_ready()

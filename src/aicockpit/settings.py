@@ -180,7 +180,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(_A + "STATE_DIR", _path, "~/.local/state/aicockpit", "Keys (hashed), logs, sockets, converted models."),
     Setting(_A + "WORKSPACE", _optional_path, "", "Source tree to index and keep warm (docs/context.md)."),
     Setting(_A + "WORKSPACE_NAME", str, "", "Its name in requests. Empty: the folder's own name."),
-    Setting(_A + "WORKSPACES", _count, "64", "Workspaces in all; more get 429."),
+    Setting(_A + "WORKSPACES", _count, "64", "Workspaces of one key; more get 429."),
     Setting(_A + "WORKSPACE_FILES", _positive, "500000", "Files of one workspace; more get 413."),
     Setting(_A + "WORKSPACE_SIZE", _size, "8GiB", "Bytes of one workspace; more get 413."),
     Setting(

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ _INDEXER_AGAIN_S = 5.0
 _TOPIC = "kv"
 # Tokens per second, until a step was timed.
 _SPEED_GUESS = 1000.0
+_BYTES_PER_TOKEN = 3
 # The indexer speaks over our private socket and needs none of these.
 _SECRET = ("AICOCKPIT_API_KEY", "HF_TOKEN", "AICOCKPIT_ENV_FILE")
 
@@ -65,10 +66,11 @@ class WarmSide:
             limits=EpochLimits(idle_s=settings.context_idle),
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._restored: frozenset[str] = frozenset()
 
     def parts(self) -> Workspaces:
         """What the gateway needs of it."""
-        return Workspaces(self.store, self.contexts, self, Voices(self._voice), self.figures)
+        return Workspaces(self.store, self.contexts, self, Voices(self._voice, self._mark), self.figures)
 
     async def begin(self, forwarder: Forwarder) -> None:
         """Once the engines are known: warm what was warm before, and index the server's own tree."""
@@ -79,7 +81,7 @@ class WarmSide:
             made = Prefetcher(engine, self.warmth, forwarder, self.contexts.report, events=source, limits=limits)
             self.prefetchers[engine.name] = made
             made.launch()
-        await self.contexts.restore()
+        self._restore()
         self._tasks.append(asyncio.create_task(tidy(self.store), name="tidy workspaces"))
         if self._settings.workspace is not None:
             self._tasks.append(asyncio.create_task(self._index(self._settings.workspace), name="indexer"))
@@ -89,6 +91,14 @@ class WarmSide:
         for prefetcher in self.prefetchers.values():
             prefetcher.wake()
         self.contexts.engines_changed()
+        self._restore()
+
+    def _restore(self) -> None:
+        """Go on with the epochs of an earlier run, once it is known which models there are."""
+        known = frozenset(spec.name for spec in self._models())
+        if known != self._restored:
+            self._restored = known
+            self._tasks.append(asyncio.create_task(self.contexts.restore(), name="restore epochs"))
 
     def speed(self, engines: Sequence[Engine]) -> float:
         """Tokens of prefill per second, of the fastest of these; a guess until one was measured."""
@@ -101,12 +111,15 @@ class WarmSide:
         else:
             self.warmth.used(engine, prompt - (cached or 0))
 
+    def used(self, engine: str, size: int) -> None:
+        """Its tokens are estimated: only where no KV events tell what came and went."""
+        if not self.warmth.exact(engine):
+            self.warmth.used(engine, size // _BYTES_PER_TOKEN)
+
     def figures(self) -> list[Figure]:
         """For /metrics."""
         found = [figure for name, one in self.prefetchers.items() for figure in _prefetch_figures(name, one)]
-        for info in self.store.list():
-            found += _context_figures(info.name, self.contexts.status(info.id))
-        return found
+        return found + _context_figures(self.contexts.status(info.id) for info in self.store.list())
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -154,6 +167,9 @@ class WarmSide:
             f"the tokenizer of {name} is not on this machine; name its folder with AICOCKPIT_TOKENIZERS={name}=FOLDER"
         )
 
+    def _mark(self, model: str) -> Hashable:
+        return next((spec for spec in self._models() if spec.name == model), None)
+
     def _voice(self, model: str) -> Voice | str:
         spec = next((spec for spec in self._models() if spec.name == model), None)
         if spec is None or spec.max_model_len is None:
@@ -190,18 +206,24 @@ class WarmSide:
         environ["AICOCKPIT_STATE_DIR"] = str(self._settings.state_dir)
         pipe = asyncio.subprocess.PIPE
         while True:
-            child = await asyncio.create_subprocess_exec(
-                *command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT, env=environ
-            )
-            try:
-                assert child.stdout is not None
-                async for line in child.stdout:
-                    logger.info("indexer: %s", line.decode("utf-8", "replace").rstrip())
-                code = await child.wait()
-            finally:
-                await _end(child)
-            logger.warning("the indexer of %s ended (exit code %s); again in %g s", path, code, _INDEXER_AGAIN_S)
+            try:  # in a session of its own: Ctrl-C is for us, the end of its stdin for it
+                child = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=pipe,
+                    stdout=pipe,
+                    stderr=asyncio.subprocess.STDOUT,
+                    env=environ,
+                    start_new_session=True,
+                )
+                why = f"exit code {await _follow(child)}"
+            except (OSError, ValueError) as error:
+                why = str(error)
+            logger.warning("the indexer of %s ended (%s); again in %g s", path, why, _INDEXER_AGAIN_S)
             await asyncio.sleep(_INDEXER_AGAIN_S)
+
+
+class _Tokenized(msgspec.Struct):
+    tokens: list[int]
 
 
 def _prefetch_figures(engine: str, prefetcher: Prefetcher) -> list[Figure]:
@@ -222,27 +244,43 @@ def _prefetch_figures(engine: str, prefetcher: Prefetcher) -> list[Figure]:
     return found
 
 
-def _context_figures(workspace: str, status: Mapping[str, Any]) -> list[Figure]:
-    found = []
-    for model, told in status["models"].items():
-        for lane, one in told["lanes"].items():
-            for engine, there in one.get("engines", {}).items():
-                labels = (workspace, model, lane, engine)
-                found.append(Figure("aicockpit_context_resident_ratio", labels, there["resident_fraction"]))
-            if (seconds := one.get("last_save_to_warm_s")) is not None:
-                found.append(Figure("aicockpit_context_save_to_warm_seconds", (workspace, model, lane), seconds))
-    return found
+def _context_figures(statuses: Iterable[Mapping[str, Any]]) -> list[Figure]:
+    """Over all workspaces: whose they are and what they are called is their owners' business."""
+    ratios: dict[tuple[str, ...], float] = {}
+    times: dict[tuple[str, ...], float] = {}
+    for status in statuses:
+        for model, told in status["models"].items():
+            for lane, one in told["lanes"].items():
+                for engine, there in one.get("engines", {}).items():
+                    key = (model, lane, engine)
+                    ratios[key] = min(there["resident_fraction"], ratios.get(key, 1.0))
+                if (seconds := one.get("last_save_to_warm_s")) is not None:
+                    times[model, lane] = max(seconds, times.get((model, lane), 0.0))
+    found = [Figure("aicockpit_context_resident_ratio", key, value) for key, value in ratios.items()]
+    return found + [Figure("aicockpit_context_save_to_warm_seconds", key, value) for key, value in times.items()]
 
 
 async def _tokenize(engine: Engine, model: str, messages: Sequence[Any]) -> list[int]:
     body = msgspec.json.encode({"model": model, "messages": messages, "add_generation_prompt": True})
     status, raw = await engine.upstream.fetch("POST", "/tokenize", body, limit_s=_RENDER_WAIT_S)
     if status != 200:
-        raise BadGateway(f"engine {engine.name} answered {status} to /tokenize: {raw[:300].decode('utf-8', 'replace')}")
-    tokens = msgspec.json.decode(raw).get("tokens")
-    if not isinstance(tokens, list):
-        raise BadGateway(f"engine {engine.name} answered /tokenize without tokens")
-    return tokens
+        shown = " ".join(raw[:300].decode("utf-8", "replace").split())
+        raise BadGateway(f"engine {engine.name} answered {status} to /tokenize: {shown}")
+    try:
+        return msgspec.json.decode(raw, type=_Tokenized).tokens
+    except msgspec.MsgspecError as error:
+        raise BadGateway(f"engine {engine.name} answered /tokenize without tokens: {error}") from error
+
+
+async def _follow(child: asyncio.subprocess.Process) -> int:
+    """Its lines into our log; its exit code. It is ended when this is cancelled."""
+    try:
+        assert child.stdout is not None
+        async for line in child.stdout:
+            logger.info("indexer: %s", line.decode("utf-8", "replace").rstrip())
+        return await child.wait()
+    finally:
+        await _end(child)
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:

@@ -250,6 +250,7 @@ class KvEvents:
             raise
         self._context = context
         self._task = asyncio.create_task(self._listen(live), name=f"KV events {self._endpoint}")
+        self._task.add_done_callback(self._ended)
 
     async def close(self) -> None:
         """Stop listening; the index stays as it is, and is no longer exact."""
@@ -261,6 +262,12 @@ class KvEvents:
         if context is not None:
             context.destroy(linger=0)
         self.index.doubt("its KV events are no longer read")
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """An index that nobody feeds must not be believed."""
+        if not task.cancelled():
+            log.error("KV events of %s are no longer read", self._endpoint, exc_info=task.exception())
+            self.index.doubt("its KV events are no longer read")
 
     @staticmethod
     def _connect(context: zmq.asyncio.Context, kind: int, endpoint: str) -> zmq.asyncio.Socket:

@@ -61,8 +61,12 @@ def build(
     collector: EngineCollector,
     records: Records,
     used_memory: Callable[[], float | None],
+    refresh: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """`used_memory` is the share of the machine's memory in use, 0 to 1, or None when unknown."""
+    """`used_memory` is the share of the machine's memory in use, 0 to 1, or None when unknown.
+
+    `refresh` reads, before a page of metrics is written in a thread, what belongs to the event loop.
+    """
     app = FastAPI(title="AiCockpit", version=__version__, docs_url=None, redoc_url=None)
     metrics.registry.register(collector)
     created = int(time.time())
@@ -74,6 +78,7 @@ def build(
     @app.get("/metrics")
     async def show_metrics() -> Response:
         await asyncio.gather(*(_read_tokens(engine, collector) for engine in controls.engines if engine.ready))
+        refresh()
         page = await asyncio.to_thread(generate_latest, metrics.registry)  # NVML may take its time
         return Response(page, media_type=CONTENT_TYPE_LATEST)
 

@@ -40,6 +40,22 @@ class Composer(Protocol):
     def finished(self, engine: Engine, usage: Usage | None) -> None: ...
 
 
+class Residents(Protocol):
+    """What is known of the engines' caches, and told of them."""
+
+    def speed(self, engines: Sequence[Engine]) -> float:
+        """Tokens of prefill per second, of the fastest."""
+        ...
+
+    def learn(self, engine: str, tokens: tuple[int, ...], prompt: int, cached: int | None) -> None:
+        """A request has finished; `tokens` is empty where only their number, `prompt`, is known."""
+        ...
+
+    def used(self, engine: str, size: int) -> None:
+        """A request of so many bytes, of which nothing else is known, has ended."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one answer as the engine counts them; `cached` is None where it does not say."""
@@ -63,6 +79,9 @@ class Exchange:
     request_id: str
     engines: list[Engine]
     composer: Composer | None = None
+    notes: Headers = field(default_factory=list)
+    usage: Usage | None = None
+    tap: UsageTap | None = None
     began: float = field(default_factory=time.monotonic)
     first_byte_s: float = 0.0
     started: bool = False

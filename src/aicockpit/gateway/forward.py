@@ -26,8 +26,8 @@ from aicockpit.errors import (
     UpstreamTimeout,
 )
 from aicockpit.gateway import envelope
-from aicockpit.gateway.exchange import Exchange, usage_from, usage_of
-from aicockpit.gateway.headers import back_headers
+from aicockpit.gateway.exchange import Exchange, Residents, usage_from, usage_of
+from aicockpit.gateway.headers import back_headers, told
 from aicockpit.gateway.lanes import WaitingRoom
 from aicockpit.gateway.metrics import Metrics
 from aicockpit.gateway.routing import Choice, Limits, Verdict, choose
@@ -74,6 +74,7 @@ class Forwarder:
         # One room per set of engines: two names of one engine queue together. Bounded by the sets there can be.
         self._rooms: dict[tuple[str, ...], WaitingRoom] = {}
         self._turns: set[asyncio.Future[None]] = set()
+        self.residents: Residents | None = None
 
     async def forward(self, exchange: Exchange, send: Send, answer: Answer) -> None:
         """Raises ApiError while nothing was sent; after that the answer itself says what went wrong."""
@@ -95,22 +96,20 @@ class Forwarder:
         engine.load.add(lane, 1)
         engine.load.sent += 1
         trial = engine.breaker.sent()
-        began = time.monotonic()
         try:
             yield
         finally:
             if trial:
                 engine.breaker.trial_over()
-            if lane is not Lane.BACKGROUND:
-                engine.pace += _PACE * ((time.monotonic() - began) / engine.load.total - engine.pace)
             engine.load.add(lane, -1)
             if self._rooms or self._turns:
                 self.wake()
 
     @contextlib.asynccontextmanager
     async def turn(self, engine: Engine) -> AsyncIterator[None]:
-        """Prefetch's way in: waits until nobody's answer is in work on the engine, then counts as background work."""
-        while engine.load.interactive or engine.load.agent:
+        """Prefetch's way in: waits until nobody's answer is in work or awaited, then counts as background work."""
+        await asyncio.sleep(0)  # whoever was woken when the last step ended comes first
+        while engine.load.interactive or engine.load.agent or self._awaited(engine):
             free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._turns.add(free)
             try:
@@ -119,6 +118,10 @@ class Forwarder:
                 self._turns.discard(free)
         with self.occupied(engine, Lane.BACKGROUND):
             yield
+
+    def _awaited(self, engine: Engine) -> bool:
+        """Background work of users waits for this engine."""
+        return any(len(room) for names, room in self._rooms.items() if engine.name in names)
 
     def pick(self, engines: Sequence[Engine], lane: Lane) -> Engine:
         """An engine for something that is not an exchange. Raises NotReady, Overloaded."""
@@ -139,7 +142,7 @@ class Forwarder:
         """Choose an engine; background work may wait for one. Raises NotReady, Overloaded, BadGateway."""
         if exchange.lane is Lane.BACKGROUND:
             return await self._turn(exchange, self._room(exchange))
-        choice = self._choose(exchange)
+        choice = exchange.choice = self._choose(exchange)
         if choice.engine is None:
             raise refusal(choice)
         return choice.engine
@@ -150,7 +153,7 @@ class Forwarder:
         try:
             while True:
                 if not len(room) or waited:
-                    choice = self._choose(exchange)
+                    choice = exchange.choice = self._choose(exchange)
                     if choice.engine is not None:
                         return choice.engine
                     if choice.verdict is not Verdict.WAIT:
@@ -163,9 +166,7 @@ class Forwarder:
 
     def _choose(self, exchange: Exchange) -> Choice:
         warm = None if exchange.composer is None else exchange.composer.warm(exchange.engines)
-        choice = choose(exchange.engines, exchange.lane, self.limits, time.monotonic(), exchange.tried, warm)
-        exchange.choice = choice
-        return choice
+        return choose(exchange.engines, exchange.lane, self.limits, time.monotonic(), exchange.tried, warm)
 
     def _room(self, exchange: Exchange) -> WaitingRoom:
         key = tuple(engine.name for engine in exchange.engines)
@@ -190,6 +191,16 @@ class Forwarder:
             if reply is not None:
                 reply.watch("", None)
                 reply.abort()
+            self._account(exchange, engine)
+
+    def _account(self, exchange: Exchange, engine: Engine) -> None:
+        """What the request put into the engine's cache, also when its client left before the end."""
+        if exchange.composer is None:
+            if self.residents is not None:
+                self.residents.used(engine.name, len(exchange.body))
+        elif exchange.started:
+            tap = exchange.tap
+            exchange.composer.finished(engine, exchange.usage if tap is None else usage_from(tap.usage))
 
     async def _first(self, exchange: Exchange, engine: Engine) -> Reply:
         """The answer's head, once the engine has accepted the request. Raises _Retry."""
@@ -222,16 +233,17 @@ class Forwarder:
         engine.progress += 1
         exchange.first_byte_s = time.monotonic() - exchange.began
         self.metrics.began(exchange.model, exchange.lane, exchange.first_byte_s)
+        if exchange.lane is not Lane.BACKGROUND:
+            engine.pace += _PACE * (exchange.first_byte_s / engine.load.total - engine.pace)
         headers, streaming = back_headers(reply.headers, exchange.request_id, engine.name)
         headers.append(_why(exchange))
-        if exchange.composer is not None:
-            headers += exchange.composer.notes()
+        headers += exchange.notes if exchange.composer is None else exchange.composer.notes()
         if reply.complete and not streaming:
             exchange.started, exchange.status = True, reply.status
             engine.breaker.succeeded()
-            await answer(reply.status, headers, piece)
             if exchange.composer is not None:
-                exchange.composer.finished(engine, usage_of(piece))
+                exchange.usage = usage_of(piece)
+            await answer(reply.status, headers, piece)
             return
         await _start(exchange, send, reply.status, headers)
         await self._stream(exchange, engine, reply, piece, streaming, send)
@@ -242,7 +254,7 @@ class Forwarder:
         """Hand on what arrives. A broken stream of events ends with an error event; a broken body breaks off."""
         watch = exchange.watch = StreamWatch() if streaming and not _encoded(reply) else None
         composer = exchange.composer
-        tap = composer.tap() if composer is not None and watch is not None else None
+        tap = exchange.tap = composer.tap() if composer is not None and watch is not None else None
         reply.watch("token", self.waits.token)
         try:
             while piece:
@@ -267,8 +279,6 @@ class Forwarder:
         else:
             engine.breaker.succeeded()
         await send({"type": "http.response.body", "body": b"" if tap is None else tap.rest(), "more_body": False})
-        if composer is not None and tap is not None:
-            composer.finished(engine, usage_from(tap.usage))
 
     async def _pass_error(self, exchange: Exchange, engine: Engine, reply: Reply, send: Send) -> None:
         """An error of the engine: passed on in the envelope, or tried elsewhere when the engine is to blame."""
@@ -342,7 +352,7 @@ async def break_off(exchange: Exchange, error: ApiError, send: Send) -> None:
 def _why(exchange: Exchange) -> tuple[bytes, bytes]:
     """The header that tells why this engine got the request."""
     reason = "" if exchange.choice is None else exchange.choice.reason
-    return b"x-aicockpit-route", reason.encode("ascii", "replace")
+    return b"x-aicockpit-route", told(reason)
 
 
 async def _start(exchange: Exchange, send: Send, status: int, headers: Headers) -> None:

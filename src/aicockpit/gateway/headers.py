@@ -14,6 +14,13 @@ _NOT_BACK = HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
 _NOT_UP = HOP_BY_HOP | frozenset(
     b"host content-length authorization x-api-key cookie expect accept-encoding x-request-id forwarded".split()
 )
+# Characters of a reason in a header.
+_TOLD = 500
+
+
+def told(text: str) -> bytes:
+    """A reason as a header's value: one line, and not for ever."""
+    return " ".join(text.split())[:_TOLD].encode("ascii", "replace")
 
 
 def up_headers(headers: dict[bytes, bytes], raw: Headers, request_id: str) -> Headers:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -17,14 +16,16 @@ import msgspec
 from aicockpit.engines.client import Headers
 from aicockpit.engines.engine import Engine
 from aicockpit.errors import BadRequest, NotFound
+from aicockpit.gateway.ask import Ask
 from aicockpit.gateway.auth import Caller
-from aicockpit.gateway.body import Skim
-from aicockpit.gateway.exchange import Usage
+from aicockpit.gateway.exchange import Residents, Usage
+from aicockpit.gateway.headers import told
 from aicockpit.gateway.routing import Warm
 from aicockpit.gateway.sse import UsageTap
 from aicockpit.gateway.voices import Voice, Voices
 from aicockpit.gateway.windows import Window, Windows
 from aicockpit.prompts.chat import with_context
+from aicockpit.prompts.tokens import TextTooLong
 from aicockpit.workspace.builds import Kind
 from aicockpit.workspace.head import Head
 
@@ -34,9 +35,16 @@ _OURS = ("workspace", "path", "context")
 _DEFAULT_NEW_TOKENS = {COMPLETIONS: 16, CHAT: 512}
 # Tokens that a chat template puts around messages; only an estimate keeps a context out that could not fit.
 _CHAT_FRAME = 256
-_MAX_NAME = 4096
 # Characters that are tokenised in well under a millisecond.
 _SHORT = 2000
+# Characters of a text per token of the model's length, beyond which it cannot fit and is not tokenised.
+_LONGEST = 16
+_MOST = 1 << 30
+# With these the engine does not read its prefix cache, caches apart, or lays the prompt out in another way.
+_AGAINST = (
+    *("cache_salt", "prompt_logprobs", "truncate_prompt_tokens", "chat_template", "chat_template_kwargs"),
+    *("documents", "tools", "echo"),
+)
 
 
 class Contexts(Protocol):
@@ -45,19 +53,8 @@ class Contexts(Protocol):
     def head(
         self, workspace_id: int, model: str, lane: Kind, path: str, engine_name: str, asked: int | None = None
     ) -> Head: ...
+    def seen(self, workspace_id: int, model: str, path: str, tail: tuple[int, ...]) -> None: ...
     def finished(self, workspace_id: int, model: str, lane: Kind, uncached: int) -> None: ...
-
-
-class Residents(Protocol):
-    """What is known of the engines' caches."""
-
-    def speed(self, engines: Sequence[Engine]) -> float:
-        """Tokens of prefill per second, of the fastest."""
-        ...
-
-    def learn(self, engine: str, tokens: tuple[int, ...], prompt: int, cached: int | None) -> None:
-        """A request has finished; `tokens` is empty where only their number, `prompt`, is known."""
-        ...
 
 
 class Found(Protocol):
@@ -77,26 +74,6 @@ class Parity(Protocol):
     def compare(self, engine: str, predicted: int, cached: int | None) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What a request says of its context. `tokens`: None leaves the amount to us, 0 wants none."""
-
-    workspace: str
-    path: str
-    tokens: int | None
-    suffix: bool
-
-
-def ask_of(headers: Mapping[bytes, bytes], skim: Skim, named: str) -> Ask | None:
-    """None when the request neither names a workspace nor has a suffix. Raises BadRequest."""
-    workspace = _text(headers, b"x-aicockpit-workspace", skim.workspace, "workspace") or named
-    if not workspace:
-        return Ask("", "", 0, True) if skim.suffix else None
-    path = _text(headers, b"x-aicockpit-path", skim.path, "path")
-    wanted = headers.get(b"x-aicockpit-context", b"").decode("latin-1") or skim.context
-    return Ask(workspace, path, _amount(wanted), bool(skim.suffix))
-
-
 class Joiner:
     """Turns an ask into the composer that writes the request for the chosen engine."""
 
@@ -105,9 +82,16 @@ class Joiner:
         self.windows = Windows()
 
     async def join(
-        self, ask: Ask, path: str, body: bytes, edits: Mapping[str, object], model: str, caller: Caller
+        self,
+        ask: Ask,
+        path: str,
+        body: bytes,
+        edits: Mapping[str, object],
+        model: str,
+        caller: Caller,
+        why_not: str = "",
     ) -> Composition:
-        """Raises BadRequest, NotFound (no such workspace)."""
+        """`why_not`: a reason against context for this model. Raises BadRequest, NotFound (no such workspace)."""
         found = None
         if ask.workspace:
             found = self.find(caller, ask.workspace)
@@ -123,8 +107,16 @@ class Joiner:
         parts.update({name: msgspec.Raw(_encode(value)) for name, value in edits.items()})
         voice = await self.voices.get(model)
         kind = _Completion if path == COMPLETIONS else _Chat
-        made = kind(self, ask, found, voice, model, body, parts)
-        await made.prepare(self.windows.of((caller.id, ask.workspace, ask.path)))
+        # Without a path the next request may be of another file: nothing of this one may be held for it.
+        window = self.windows.of((caller.id, ask.workspace, ask.path)) if ask.path else Window()
+        try:
+            made = kind(self, ask, found, voice, model, body, parts)
+            made.foreign, made.reason = bool(why_not), made.reason or why_not
+            await made.prepare(window)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from error
+        except TextTooLong as error:
+            raise BadRequest(str(error), code="prompt_too_long", param="prompt") from error
         return made
 
 
@@ -149,9 +141,15 @@ class Composition:
         self.reason = "" if isinstance(voice, Voice) else voice
         self.head = Head()
         self.tokens: tuple[int, ...] = ()
+        self.foreign = False
         self.usage: Usage | None = None
         self.hide_usage = self._ask_for_usage()
+        self.salted = _value(parts, "cache_salt") is not None
         self.read(body)
+        for name in _AGAINST:
+            value = _value(parts, name)
+            if value is not None and value is not False and not (name == "cache_salt" and ask.tokens):
+                self.reason = self.reason or f"the request has `{name}`"
 
     def read(self, body: bytes) -> None:
         """Take what is needed from the client's body. Raises BadRequest."""
@@ -181,11 +179,11 @@ class Composition:
         notes: Headers = []
         if self.found is not None:
             head = self.head
-            told = f"{len(head.tokens)} tokens; {head.reason}" if head.tokens else f"none; {head.reason}"
-            notes.append((b"x-aicockpit-context", told.encode("ascii", "replace")))
+            amount = f"{len(head.tokens)} tokens" if head.tokens else "none"
+            notes.append((b"x-aicockpit-context", told(f"{amount}; {head.reason}")))
         if self.ask.suffix:
             name = self.voice.style.name if self.voice is not None else "none"
-            notes.append((b"x-aicockpit-fim", name.encode("ascii", "replace")))
+            notes.append((b"x-aicockpit-fim", told(name)))
         return notes
 
     def account(self) -> dict[str, Any]:
@@ -207,13 +205,17 @@ class Composition:
         return UsageTap(self.hide_usage)
 
     def finished(self, engine: Engine, usage: Usage | None) -> None:
+        """The answer has ended, or its client has left (then `usage` is None)."""
         self.usage = usage
-        if usage is None:
+        residents = self.joiner.residents
+        if self.salted or usage is None:  # what it found says nothing of others, or is not known
+            prompt = usage.prompt if usage is not None else len(self.tokens)
+            residents.learn(engine.name, (), prompt, None)
             return
         if self.head.predicted:
             self.joiner.parity.compare(engine.name, self.head.predicted, usage.cached)
-        self.joiner.residents.learn(engine.name, self.tokens, usage.prompt, usage.cached)
-        if self.found is not None and usage.cached is not None:
+        residents.learn(engine.name, () if self.foreign else self.tokens, usage.prompt, usage.cached)
+        if self.head.tokens and self.found is not None and usage.cached is not None:
             self.joiner.contexts.finished(self.found.id, self.model, self.kind, usage.prompt - usage.cached)
 
     def _head(self, engine: str) -> Head:
@@ -228,8 +230,8 @@ class Composition:
     def _new_tokens(self) -> int:
         for name in ("max_completion_tokens", "max_tokens"):
             value = _value(self.parts, name)
-            if isinstance(value, int):
-                return value
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return int(min(value, _MOST))
         return _DEFAULT_NEW_TOKENS[self.path]
 
     def _ask_for_usage(self) -> bool:
@@ -261,10 +263,11 @@ class _Completion(Composition):
             raise BadRequest("`suffix` needs one `prompt`, a string", code="invalid_prompt", param="prompt")
         if self.suffix and self.voice is None:
             raise BadRequest(f"`suffix` cannot be used here: {self.reason}", code="no_tokenizer", param="suffix")
+        size = len(self.prefix) + len(self.suffix)
+        if self.found is None and self.voice is not None and size > _LONGEST * self.voice.max_len:
+            raise TextTooLong(f"prompt and suffix have {size} characters, too many for {self.voice.max_len} tokens")
         if not isinstance(prompt, str) and not self.ids:
             self.reason = "the request has several prompts"
-        elif fields.echo:
-            self.reason = "the request wants its prompt back (echo)"
 
     async def prepare(self, window: Window) -> None:
         """Tokenise the tail, with and without a header in front; off the event loop when it is long."""
@@ -286,10 +289,13 @@ class _Completion(Composition):
         if self.voice is None or (self.reason and not self.suffix):
             return
         self.tokens = (*self.head.tokens, *self.tails[bool(self.head.tokens)])
+        if self.found is not None and self.ask.path and not self.reason:
+            self.joiner.contexts.seen(self.found.id, self.model, self.ask.path, self.tails[True])
         self.parts["prompt"] = msgspec.Raw(_encode(self.tokens))
-        if self.voice.style.stops and not self.ids:
-            given = _value(self.parts, "stop_token_ids")
-            stops = dict.fromkeys((*(given if isinstance(given, list) else ()), *self.voice.style.stops))
+        given = _value(self.parts, "stop_token_ids")
+        readable = given is None or (isinstance(given, list) and all(isinstance(one, int) for one in given))
+        if self.voice.style.stops and not self.ids and readable and _value(self.parts, "ignore_eos") is not True:
+            stops = dict.fromkeys((*(given or ()), *self.voice.style.stops))
             self.parts["stop_token_ids"] = msgspec.Raw(_encode(list(stops)))
 
 
@@ -307,15 +313,23 @@ class _Chat(Composition):
     def read(self, body: bytes) -> None:
         messages = _value(self.parts, "messages")
         self.messages = messages if isinstance(messages, list) else []
-        self.size = len(self.parts.get("messages", b"")) + len(self.parts.get("tools", b""))
+        self.raw = bytes(self.parts.get("messages", b"")) + bytes(self.parts.get("tools", b""))
+        self.size = len(self.raw)
         if not self.messages:
             self.reason = "the request has no messages"
 
+    async def prepare(self, window: Window) -> None:
+        """A token is a byte at least; where that bound leaves too little, count."""
+        if self.voice is not None and self.found is not None and self.room() < self.voice.max_len // 2:
+            text = self.raw.decode("utf-8", "replace")
+            if len(text) < _LONGEST * self.voice.max_len:
+                self.size = len(await asyncio.to_thread(self.voice.encoder.encode, text))
+
     def room(self) -> int:
-        """Estimated: a token is at least a byte, and three bytes on average in text and code."""
+        """What the messages, at most, the template and the answer leave."""
         if self.voice is None:
             return 0
-        return self.voice.max_len - self.size // 3 - _CHAT_FRAME - self._new_tokens()
+        return self.voice.max_len - self.size - _CHAT_FRAME - self._new_tokens()
 
     def fill(self) -> None:
         messages = with_context(self.messages, self.head.text) if self.head.text else self.messages
@@ -326,7 +340,6 @@ class _Chat(Composition):
 class _CompletionFields(msgspec.Struct):
     prompt: Any = None
     suffix: Any = None
-    echo: Any = None
 
 
 _decode = msgspec.json.decode
@@ -342,23 +355,3 @@ def _value(parts: Mapping[str, msgspec.Raw], name: str) -> Any:
 
 def _is_ids(prompt: object) -> bool:
     return isinstance(prompt, list) and bool(prompt) and all(isinstance(one, int) for one in prompt)
-
-
-def _text(headers: Mapping[bytes, bytes], header: bytes, field: object, name: str) -> str:
-    given = headers.get(header)
-    value = given.decode("utf-8", "replace") if given is not None else field if field is not None else ""
-    if not isinstance(value, str) or len(value) > _MAX_NAME:
-        raise BadRequest(f"`{name}` must be a string of at most {_MAX_NAME} characters", code="invalid_workspace")
-    return value
-
-
-def _amount(value: object) -> int | None:
-    """`none`, `auto` or a number of tokens. Raises BadRequest."""
-    if value in (None, "", "auto"):
-        return None
-    if value == "none":
-        return 0
-    text = str(value)
-    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise BadRequest("`context` must be none, auto or a number of tokens", code="invalid_context", param="context")
-    return int(text)

@@ -14,12 +14,13 @@ from enum import Enum, auto
 from aicockpit.engines.client import Headers
 from aicockpit.engines.engine import Engine
 from aicockpit.errors import NotFound
+from aicockpit.gateway.ask import ask_of
 from aicockpit.gateway.auth import Caller
 from aicockpit.gateway.body import Skim, edit_json, multipart_model, refuse_encoded, skim_json
 from aicockpit.gateway.directory import Directory
 from aicockpit.gateway.exchange import Composer, Exchange
 from aicockpit.gateway.headers import up_headers
-from aicockpit.gateway.join import JOINABLE, Joiner, ask_of
+from aicockpit.gateway.join import JOINABLE, Joiner
 from aicockpit.gateway.lanes import parse_lane
 from aicockpit.types import Lane
 
@@ -111,6 +112,7 @@ async def exchange(call: Call, directory: Directory, caller: Caller, joiner: Joi
     lane = parse_lane(headers.get(b"x-aicockpit-lane", b""), route.lane)
     previous: object = None
     composer: Composer | None = None
+    notes: Headers = []
     if route.form is Form.MULTIPART:
         asked, start, end = multipart_model(body, headers.get(b"content-type", b"").decode("latin-1"))
         model, engines = directory.find(asked)
@@ -122,13 +124,18 @@ async def exchange(call: Call, directory: Directory, caller: Caller, joiner: Joi
         edits = _edits(skim, model, lane if route.form is Form.SCHEDULED else Lane.INTERACTIVE)
         ask = ask_of(headers, skim, workspace) if call.path in JOINABLE and joiner is not None else None
         if ask is not None and joiner is not None:
-            composer = await joiner.join(ask, call.path, body, edits, engines[0].served_names[0], caller)
-        elif edits:
-            body = edit_json(body, edits)
+            first = engines[0].served_names[0]
+            engines = [engine for engine in engines if engine.served_names[0] == first]
+            why_not = "a LoRA module has no warm context" if engines[0].cards.get(model, {}).get("parent") else ""
+            composer = await joiner.join(ask, call.path, body, edits, first, caller, why_not)
+        else:
+            body = edit_json(body, edits) if edits else body
+            if workspace:
+                notes.append((b"x-aicockpit-context", b"none; this route takes no context"))
         previous = skim.previous_response_id
     if isinstance(previous, str) and previous and len(engines) > 1:
         engines = [await _holder(previous, engines, directory)]
-    return _exchange(call, call.path, body, model, lane, engines, composer)
+    return _exchange(call, call.path, body, model, lane, engines, composer, notes)
 
 
 async def _stored_exchange(call: Call, directory: Directory) -> Exchange:
@@ -159,6 +166,7 @@ def _exchange(
     lane: Lane,
     engines: list[Engine],
     composer: Composer | None = None,
+    notes: Headers | None = None,
 ) -> Exchange:
     return Exchange(
         method=call.method.encode("ascii"),
@@ -172,6 +180,7 @@ def _exchange(
         request_id=call.request_id,
         engines=engines,
         composer=composer,
+        notes=notes or [],
     )
 
 

@@ -30,6 +30,10 @@ class Record:
     total_s: float
     context: dict[str, Any] | None
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.caller, self.id
+
     def shown(self) -> dict[str, Any]:
         """As JSON, without the caller."""
         return {
@@ -53,7 +57,7 @@ class Records:
 
     def __init__(self, kept: int = _KEPT) -> None:
         self._order: deque[Record] = deque()
-        self._by_id: dict[str, Record] = {}
+        self._by_id: dict[tuple[str, str], Record] = {}
         self._kept = kept
 
     def add(self, exchange: Exchange, caller: str, status: int) -> None:
@@ -73,16 +77,18 @@ class Records:
             exchange.composer.account() if exchange.composer is not None else None,
         )
         self._order.append(record)
-        self._by_id[record.id] = record
+        self._by_id[record.key] = record
         if len(self._order) > self._kept:
             old = self._order.popleft()
-            if self._by_id.get(old.id) is old:
-                del self._by_id[old.id]
+            if self._by_id.get(old.key) is old:
+                del self._by_id[old.key]
 
     def find(self, request_id: str, caller: str, admin: bool) -> Record | None:
         """The caller's own request; an admin sees all."""
-        record = self._by_id.get(request_id)
-        return record if record is not None and (admin or record.caller == caller) else None
+        mine = self._by_id.get((caller, request_id))
+        if mine is not None or not admin:
+            return mine
+        return next((record for record in reversed(self._order) if record.id == request_id), None)
 
     def newest(self, caller: str, admin: bool, limit: int) -> list[Record]:
         mine = (record for record in reversed(self._order) if admin or record.caller == caller)

@@ -18,8 +18,9 @@ from aicockpit.gateway import admin, workspaces
 from aicockpit.gateway.app import App, Gateway
 from aicockpit.gateway.auth import Gate, KeyStore
 from aicockpit.gateway.directory import Directory
+from aicockpit.gateway.exchange import Residents
 from aicockpit.gateway.forward import Forwarder, Waits
-from aicockpit.gateway.join import Contexts, Joiner, Residents
+from aicockpit.gateway.join import Contexts, Joiner
 from aicockpit.gateway.metrics import EngineCollector, Metrics
 from aicockpit.gateway.parity import Parity
 from aicockpit.gateway.protocol import LimitedProtocol
@@ -70,11 +71,13 @@ def build(
     collector = EngineCollector(controls.engines, read_gpus)
     records = Records()
     forwarder = Forwarder(limits, waits, metrics, settings.background_queue, settings.background_wait)
-    app = admin.build(controls, directory, metrics, collector, records, used_memory)
+    figures = WarmCollector(warm.figures if warm is not None else list)
+    metrics.registry.register(figures)
+    app = admin.build(controls, directory, metrics, collector, records, used_memory, figures.refresh)
     joiner: Joiner | None = None
     if warm is not None:
         workspaces.add(app, warm.store, warm.contexts)
-        metrics.registry.register(WarmCollector(warm.figures))
+        forwarder.residents = warm.residents
         find = functools.partial(workspaces.visible, warm.store)
         joiner = Joiner(warm.contexts, warm.residents, find, warm.voices, Parity(metrics.registry))
     return Gateway(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from aicockpit.prompts.fim import Style
@@ -13,6 +14,7 @@ from aicockpit.prompts.tokens import Encoder
 # Characters, and characters per token of the model's length: code has about three in a token.
 _PREFIX_CHARS, _SUFFIX_CHARS = 24_000, 8_000
 _PREFIX_SHARE, _SUFFIX_SHARE = 1.1, 0.35
+_REFUSED_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +40,30 @@ class Voice:
 
 
 class Voices:
-    """`load` reads a model's voice in a thread, or says why there is none; its answer is kept while the model runs."""
+    """`load` reads a voice in a thread, or says why there is none. `mark` tells when a model is another one.
 
-    def __init__(self, load: Callable[[str], Voice | str]) -> None:
-        self._load = load
-        self._known: dict[str, Voice] = {}
+    A voice is kept for as long as its mark stays; a refusal for some seconds.
+    """
+
+    def __init__(self, load: Callable[[str], Voice | str], mark: Callable[[str], Hashable] = hash) -> None:
+        self._load, self._mark = load, mark
+        self._known: dict[str, tuple[Hashable, float, Voice | str]] = {}
         self._turn = asyncio.Lock()
 
     async def get(self, model: str) -> Voice | str:
         """The voice of a served model, or the reason why its prompts cannot be built here."""
+        mark, now = self._mark(model), time.monotonic()
+        if (found := self._kept(model, mark, now)) is not None:
+            return found
         async with self._turn:
-            known = self._known.get(model)
-            if known is not None:
-                return known
+            if (found := self._kept(model, mark, now)) is not None:
+                return found
             found = await asyncio.to_thread(self._load, model)
-            if isinstance(found, Voice):
-                self._known[model] = found
+            self._known[model] = mark, time.monotonic(), found
             return found
 
-    def forget(self, model: str) -> None:
-        """Its files or its length changed."""
-        self._known.pop(model, None)
+    def _kept(self, model: str, mark: Hashable, now: float) -> Voice | str | None:
+        known = self._known.get(model)
+        if known is None or known[0] != mark or (isinstance(known[2], str) and now - known[1] > _REFUSED_S):
+            return None
+        return known[2]

@@ -26,7 +26,7 @@ class _Row:
 
 
 _ENGINE = ("engine",)
-_LANE = ("workspace", "model", "lane", "engine")
+_LANE = ("model", "lane", "engine")
 _ROWS = {
     "aicockpit_prefetch_steps": _Row("Steps of warming sent.", _ENGINE, True),
     "aicockpit_prefetch_verifications": _Row("Requests that proved a warm head.", _ENGINE, True),
@@ -39,24 +39,30 @@ _ROWS = {
     "aicockpit_prefetch_superseded": _Row("Heads dropped for a newer one before they were warm.", _ENGINE, True),
     "aicockpit_prefetch_errors": _Row("Steps that failed.", _ENGINE, True),
     "aicockpit_prefill_speed_tokens_per_second": _Row("Measured speed of prefill.", _ENGINE, False),
-    "aicockpit_context_resident_ratio": _Row("Share of the newest pack and journal in the KV cache.", _LANE, False),
+    "aicockpit_context_resident_ratio": _Row(
+        "Share of the newest pack and journal in the KV cache, of the least warm workspace.", _LANE, False
+    ),
     "aicockpit_context_save_to_warm_seconds": _Row(
-        "From the last save to its journal entry being warm.", ("workspace", "model", "lane"), False
+        "From the last save to its journal entry being warm, of the slowest workspace.", ("model", "lane"), False
     ),
 }
 
 
 class WarmCollector(Collector):
-    """Reads the figures when the page is asked for."""
+    """`refresh` reads the figures, on the event loop; `collect` may run in a thread."""
 
     def __init__(self, figures: Callable[[], Sequence[Figure]]) -> None:
         self._figures = figures
+        self._read: Sequence[Figure] = ()
+
+    def refresh(self) -> None:
+        self._read = self._figures()
 
     def collect(self) -> Iterable[Metric]:
         found: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for name, row in _ROWS.items():
             kind = CounterMetricFamily if row.counter else GaugeMetricFamily
             found[name] = kind(name, row.help, labels=row.labels)
-        for figure in self._figures():
+        for figure in self._read:
             found[figure.name].add_metric(figure.labels, figure.value)
         yield from found.values()

@@ -44,6 +44,7 @@ class Cut:
 class Chain:
     """A token list and its legal cuts, shortest first. `inner`: ends of the pack's items, legal on demand only.
 
+    What stands behind the last cut is the runway: kept warm, never part of a head. See `with_runway`.
     Compared by identity: whoever remembers something about a chain may do so by the object.
     """
 
@@ -51,6 +52,16 @@ class Chain:
     cuts: tuple[Cut, ...]
     inner: tuple[int, ...] = ()
     _last: tuple[int, tuple[int, ...]] = (-1, ())
+
+    @property
+    def runway(self) -> int:
+        """Tokens behind the last legal cut."""
+        return len(self.tokens) - self.cuts[-1].end
+
+    @property
+    def head(self) -> tuple[int, ...]:
+        """The longest head there is."""
+        return self.upto(self.cuts[-1].end)
 
     def upto(self, end: int) -> tuple[int, ...]:
         """The first `end` tokens; the last answer is remembered, since requests ask for the same one again."""
@@ -113,6 +124,18 @@ def near_chain(chain: Chain, near: tuple[int, ...]) -> Chain:
     return Chain(chain.tokens + near, (*chain.cuts, cut), inner=chain.inner)
 
 
+def with_runway(chain: Chain, runway: tuple[int, ...]) -> Chain:
+    """The same heads with another runway behind them: the own part of a request as it was last seen.
+
+    While one types, all of it but what was typed since is found in the cache by the first request that this chain
+    serves. The tuple of the head stays the same object, so nothing that is known of it is lost.
+    """
+    head = chain.head
+    if not runway:
+        return chain if not chain.runway else Chain(head, chain.cuts, chain.inner)
+    return Chain(head + runway, chain.cuts, chain.inner, (len(head), head))
+
+
 def chat_chain(tokens: tuple[int, ...], pack: Pack, entries: Sequence[Entry], text: str) -> Chain:
     """One rendered version of a chat's first message: it is warm as a whole or not used."""
     journal = min(sum(len(entry.tokens) for entry in entries), len(tokens))
@@ -125,9 +148,12 @@ def with_version(epoch: Epoch, chain: Chain) -> Epoch:
     return replace(epoch, chains=(*first, *rest[-(VERSIONS_KEPT - 2) :], chain) if first else (chain,))
 
 
-def renumbered(chain: Chain) -> Chain:
-    """The same tokens for an epoch whose journal was folded: all it told is behind us, later entries count from one."""
-    return Chain(chain.tokens, (replace(chain.cuts[-1], entries=0),))
+def renumbered(chain: Chain, cut: Cut | None = None) -> Chain:
+    """The same tokens for an epoch whose journal was folded: all it told is behind us, later entries count from one.
+
+    `cut`: the one that is left of them, the last if none is named.
+    """
+    return Chain(chain.tokens, (replace(cut or chain.cuts[-1], entries=0),), (), chain._last)
 
 
 def differing(epoch: Epoch, files: Mapping[str, bytes], among: set[str] | None = None) -> dict[str, bytes | None]:

@@ -162,6 +162,13 @@ class Contexts:
             room.focus(path)
         return track.head(engine_name, self.sight, path, asked)
 
+    def seen(self, workspace_id: int, model: str, path: str, tail: tuple[int, ...]) -> None:
+        """A completion of an open file has this tail: its runway when its head changes the next time."""
+        room = self._rooms.get(workspace_id)
+        track = room.tracks.get((model, "completion")) if room else None
+        if room is not None and track is not None and track.seen(path, tail):
+            room.ring()
+
     def finished(self, workspace_id: int, model: str, lane: Kind, uncached: int) -> None:
         """A request with a head has ended; `uncached` prompt tokens were computed. For the predicted time."""
         room = self._rooms.get(workspace_id)

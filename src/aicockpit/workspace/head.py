@@ -1,5 +1,8 @@
 """The rule: a head is the longest legal cut of `pack | journal | neighbourhood` that is resident on the engine.
 
+A file that is being worked on keeps the head it has while a newer one is warmed, for a time: each change of the head
+has the request's own part, which stands behind it, computed anew. See `steady`.
+
 Pure, and on the request path: no I/O, no hashing, a few comparisons. Who knows what is resident is asked through
 `Resident`. The open file itself may stand in the head in an older state: it stays there, since taking it out would
 change every token behind it; the newest text of it is in the request's own part, which comes last.
@@ -7,7 +10,7 @@ change every token behind it; the newest text of it is in the request's own part
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,17 +36,26 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A cut that may be served, of which chain and epoch, and how much of it is resident."""
+    """A cut that may be served, of which chain and epoch, and how much of it is resident. `late`: a newer one waits."""
 
     epoch: Epoch
     chain: Chain
     cut: Cut
     resident: int
+    late: bool = False
 
     @property
     def whole(self) -> bool:
         """Nothing of the journal is missing in it."""
         return self.cut.entries >= len(self.epoch.entries)
+
+
+@dataclass(slots=True)
+class Hold:
+    """What serves an open file on one engine. `since`: when the rule first had another head for it, if it has."""
+
+    choice: Choice | None = None
+    since: float | None = None
 
 
 class Resident(Protocol):
@@ -107,6 +119,48 @@ def choose(epochs: Sequence[Epoch], adopted: int | None, near: Near, resident: R
     return spare
 
 
+def steady(
+    hold: Hold,
+    best: Choice | None,
+    newest: Chain | None,
+    resident: Resident,
+    block: int,
+    now: float,
+    patience_s: float,
+    hopeless: Callable[[Choice], bool],
+) -> Choice | None:
+    """What serves an open file: the head it has, until `best`, which is the rule's, costs its requests nothing.
+
+    That is when all of `newest`, the newest chain of the file in the epoch of `best`, is resident, runway included.
+    `best` serves sooner when what is held is no longer resident, when it has waited for `patience_s` seconds, or when
+    it is `hopeless` to wait: no newer text is withheld for longer. Updates `hold`.
+    """
+    held = hold.choice
+    there = resident(held.chain.upto(held.cut.end)) if held is not None else 0
+    if held is None or not covered(held.cut.end, there, block):
+        hold.choice, hold.since = best, None
+        return best
+    if best is None or _alike(best, held):
+        hold.since = None
+        return Choice(best.epoch if best else held.epoch, held.chain, held.cut, there)
+    if hold.since is None:
+        hold.since = now
+    ready = best.chain is newest and best.whole and covered(len(newest.tokens), best.resident, block)
+    if ready or now - hold.since >= patience_s or hopeless(best):
+        hold.choice, hold.since = best, None
+        return best
+    return Choice(held.epoch, held.chain, held.cut, there, late=True)
+
+
+def _alike(one: Choice, other: Choice) -> bool:
+    """The same tokens of the same epoch, as far as that can be told without comparing them."""
+    if (one.epoch.serial, one.cut.entries, one.cut.end) != (other.epoch.serial, other.cut.entries, other.cut.end):
+        return False
+    if not one.cut.neighbourhood and not other.cut.neighbourhood:
+        return True
+    return one.chain is other.chain or one.chain.upto(one.cut.end) is other.chain.upto(other.cut.end)
+
+
 def head_of(choice: Choice, asked: int | None) -> Head:
     """The head of a choice, within `asked` tokens (None: all there is)."""
     chain, cut, epoch = choice.chain, choice.cut, choice.epoch
@@ -127,5 +181,5 @@ def head_of(choice: Choice, asked: int | None) -> Head:
         neighbourhood_tokens=cut.neighbourhood,
         predicted=min(choice.resident, cut.end),
         text=cut.text,
-        reason="warm" if choice.whole else "warm; the newest saves are being warmed",
+        reason="warm" if choice.whole and not choice.late else "warm; the newest saves are being warmed",
     )

@@ -73,6 +73,10 @@ class Sight:
         one = self._prefetchers().get(engine)
         return one is not None and one.engine.ready
 
+    def now(self) -> float:
+        """Seconds of the clock that waits are measured by."""
+        return self._clock()
+
     def block(self, engine: str) -> int:
         """Tokens of a block, 1 while it is not known (nothing is resident then)."""
         info = self.warmth.info(engine)

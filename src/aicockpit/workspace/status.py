@@ -82,9 +82,11 @@ def _epoch(epoch: Epoch) -> dict[str, Any]:
 def _focus(track: Track, epoch: Epoch | None) -> list[dict[str, Any]]:
     found = []
     for path in reversed(track.focuses):
-        near = track.focuses[path].get(epoch.serial) if epoch else None
+        near = track.focuses[path].nears.get(epoch.serial) if epoch else None
         items = near.near.items if near else ()
-        found.append({"path": path, "files": [{"path": p, "why": why, "tokens": n} for p, why, n in items]})
+        files = [{"path": p, "why": why, "tokens": n} for p, why, n in items]
+        runway = near.chain.runway if near and near.chain else 0
+        found.append({"path": path, "files": files, "runway_tokens": runway})
     return found
 
 

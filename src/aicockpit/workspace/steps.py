@@ -41,7 +41,10 @@ class WarmState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` tokens, whole blocks. `verified_at`: unix seconds. `reason`: why it is not (yet) warm."""
+    """`done` of `total` tokens, whole blocks. `verified_at`: unix seconds. `reason`: why it is not (yet) warm.
+
+    `refused`: not even begun, since the KV cache has no room for it.
+    """
 
     state: WarmState = WarmState.COLD
     done: int = 0
@@ -49,6 +52,7 @@ class Progress:
     verified_at: float | None = None
     speed_tokens_s: float | None = None
     reason: str = ""
+    refused: bool = False
 
 
 class Mismatch(StrEnum):

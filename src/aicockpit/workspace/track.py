@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 
 from aicockpit.workspace.budget import Budget
 from aicockpit.workspace.builds import Built, Described, Kind, ModelSpec, NearBy, Said, Snapshot
-from aicockpit.workspace.epoch import Chain, Entry, Epoch, completion_chain, differing, near_chain, renumbered
-from aicockpit.workspace.head import Choice, Head, choose, covered, head_of
+from aicockpit.workspace.epoch import Chain, Entry, Epoch, completion_chain, differing, renumbered
+from aicockpit.workspace.head import Choice, Head, Hold, choose, covered, head_of, no_near, steady
+from aicockpit.workspace.opened import Near, Opened
 from aicockpit.workspace.sight import Sight
 from aicockpit.workspace.steps import Key, WarmState
 
@@ -26,7 +27,8 @@ from aicockpit.workspace.steps import Key, WarmState
 @dataclass(frozen=True, slots=True)
 class EpochLimits:
     """Waits in seconds. `bulk`: files changed at once that are a branch switch, not saves. `soft`: share of the journal
-    at which the next epoch is built; the rest takes the saves until it is warm. `lines`: of one entry.
+    at which the next epoch is built; the rest takes the saves until it is warm. `lines`: of one entry. `patience_s`:
+    how long an open file keeps a warm head while a newer one is warmed with its runway; `runway`: its tokens at most.
     """
 
     idle_s: float = 20.0
@@ -35,6 +37,8 @@ class EpochLimits:
     lines: int = 60
     epochs: int = 4
     focuses: int = 4
+    patience_s: float = 60.0
+    runway: int = 4096
     retry_s: float = 60.0
     render_retry_s: float = 5.0
     rooms: int = 64
@@ -53,17 +57,6 @@ class Building:
     done: int = 0
     total: int = 0
     task: asyncio.Task[Built] | None = None
-
-
-@dataclass(slots=True)
-class _Near:
-    """The neighbourhood of one open file for one epoch. `held`: the last chain that was warm, with an older journal."""
-
-    content: bytes | None
-    near: NearBy
-    chain: Chain | None = None
-    under: Chain | None = None
-    held: Chain | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +78,7 @@ class Track:
         self.epochs: list[Epoch] = []
         self.pending: dict[int, set[str]] = {}
         self.adopted: dict[str, int] = {}
-        self.focuses: OrderedDict[str, dict[int, _Near]] = OrderedDict()
+        self.focuses: OrderedDict[str, Opened] = OrderedDict()
         self.building: Building | None = None
         self.last: Built | None = None
         self.problem, self.retry_at, self.render_at = "", 0.0, 0.0
@@ -197,12 +190,11 @@ class Track:
             chains = (same.chains[0] if not same.entries else completion_chain(pack, ()),)
         else:  # they serve on until the pack alone is rendered and warm
             chains = tuple(renumbered(chain) for chain in same.chains)
+        epoch = Epoch(serial, pack, building.base, chains=chains)
         if same is not None:
-            for near in self.focuses.values():
-                if (one := near.get(serial)) is not None:
-                    one.held = None if one.held is None else renumbered(one.held)
-                    one.chain = None if one.chain is None else renumbered(one.chain)
-        self._admit(Epoch(serial, pack, building.base, chains=chains), building.pending)
+            for opened in self.focuses.values():
+                opened.folded(epoch)
+        self._admit(epoch, building.pending)
         self.last, self.built_for, self.problem, self.full = built, building.budget.sizes, "", False
 
     def restore(self, epoch: Epoch, files: Mapping[str, bytes]) -> None:
@@ -230,9 +222,9 @@ class Track:
         self.pending = {serial: paths for serial, paths in self.pending.items() if serial in there}
         self.adopted = {engine: serial for engine, serial in self.adopted.items() if serial in there}
         self.rendered = {serial: entries for serial, entries in self.rendered.items() if serial in there}
-        for near in self.focuses.values():
-            for serial in near.keys() - there:
-                del near[serial]
+        engines = set(sight.serving(self.spec.name))
+        for opened in self.focuses.values():
+            opened.forget(there, engines)
 
     # Open files.
 
@@ -241,7 +233,7 @@ class Track:
         if path in self.focuses:
             self.focuses.move_to_end(path)
             return False
-        self.focuses[path] = {}
+        self.focuses[path] = Opened()
         while len(self.focuses) > self.limits.focuses:
             self.focuses.popitem(last=False)
         return True
@@ -254,30 +246,34 @@ class Track:
             (path, epoch)
             for path in reversed(self.focuses)
             for epoch in self.in_service(sight)
-            if (known := self.focuses[path].get(epoch.serial)) is None or known.content != files.get(path)
+            if (known := self.focuses[path].nears.get(epoch.serial)) is None or known.content != files.get(path)
         ]
 
     def near_made(self, path: str, serial: int, content: bytes | None, near: NearBy) -> None:
         if path in self.focuses and any(one.serial == serial for one in self.epochs):
-            known = self.focuses[path].get(serial)
+            nears = self.focuses[path].nears
+            known = nears.get(serial)
             if known is not None and known.near.tokens == near.tokens:
                 known.content, known.near = content, near
             else:
-                self.focuses[path][serial] = _Near(content, near)
+                nears[serial] = Near(content, near)
+
+    def seen(self, path: str, tail: tuple[int, ...]) -> bool:
+        """A request had this tail. True when there is a chain to put it behind now."""
+        opened = self.focuses.get(path)
+        return opened is not None and opened.seen(tail[: self.limits.runway])
 
     def renew_near(self, sight: Sight) -> None:
-        """Set every neighbourhood behind its epoch's journal as it is now."""
-        chains = {epoch.serial: epoch.newest for epoch in self.epochs}
-        seers = [(sight.on(engine), sight.block(engine)) for engine in sight.serving(self.spec.name)]
-        for known in self.focuses.values():
-            for serial, one in known.items():
-                under = chains.get(serial)
-                if under is None or one.under is under or not one.near.tokens:
+        """Set every neighbourhood behind its epoch's journal as it is now, and the runway behind it."""
+        engines = sight.serving(self.spec.name)
+        for path, opened in self.focuses.items() if self.kind == "completion" else ():
+            for epoch in self.epochs:
+                if not self.budget.neighbourhood:  # then the runway stands behind the journal
+                    opened.nears.setdefault(epoch.serial, Near(None, NearBy((), ())))
+                if epoch.newest is None or epoch.serial not in opened.nears:
                     continue
-                old = one.chain
-                if old is not None and any(covered(len(old.tokens), see(old.tokens), block) for see, block in seers):
-                    one.held = old
-                one.chain, one.under = near_chain(under, one.near.tokens), under
+                given_up = any(self._given_up(epoch, path, engine, sight) for engine in engines)
+                opened.renew(epoch.serial, epoch.newest, given_up)
 
     def in_service(self, sight: Sight) -> list[Epoch]:
         """The epochs that serve on some engine, newest first; the newest while none does."""
@@ -289,16 +285,33 @@ class Track:
 
     def choose(self, engine: str, sight: Sight, path: str = "") -> Choice | None:
         """What serves on an engine now. Remembers an epoch that took over there."""
-        known = self.focuses.get(path)
-
-        def near(serial: int) -> Sequence[Chain]:
-            one = known.get(serial) if known else None
-            return [chain for chain in (one.chain, one.held) if chain is not None] if one else ()
-
-        choice = choose(self.epochs, self.adopted.get(engine), near, sight.on(engine), sight.block(engine))
-        if choice is not None:
+        adopted, resident, block = self.adopted.get(engine), sight.on(engine), sight.block(engine)
+        opened = self.focuses.get(path) if self.kind == "completion" else None
+        if opened is None:
+            choice = choose(self.epochs, adopted, no_near, resident, block)
+        else:
+            hold = opened.holds.get(engine) or opened.holds.setdefault(engine, Hold())
+            best = choose(self.epochs, adopted, lambda serial: opened.chains(serial, hold), resident, block)
+            newest = opened.newest(best.epoch.serial) if best else None
+            now, patience = sight.now(), self.limits.patience_s
+            choice = steady(
+                hold,
+                best,
+                newest,
+                resident,
+                block,
+                now,
+                patience,
+                lambda one: self._given_up(one.epoch, path, engine, sight),
+            )
+        if choice is not None and not choice.late:
             self.adopted[engine] = choice.epoch.serial
         return choice
+
+    def _given_up(self, epoch: Epoch, path: str, engine: str, sight: Sight) -> bool:
+        """The newest chain of an open file will not be warm on an engine: there is no room for it, or it is stuck."""
+        progress = sight.progress(engine, self.key(epoch, path))
+        return progress.refused or progress.state is WarmState.STUCK
 
     def head(self, engine: str, sight: Sight, path: str, asked: int | None) -> Head:
         """See `head.py`. Never waits, never computes what is not at hand."""

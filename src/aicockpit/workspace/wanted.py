@@ -244,4 +244,5 @@ class Wanted:
         self._seen_version = -1
 
     def _progress(self, work: Work) -> Progress:
-        return Progress(work.state, work.done, work.total, work.verified_at, self._speed.tokens_s, work.reason)
+        speed, refused = self._speed.tokens_s, work.retry_at == _NEVER
+        return Progress(work.state, work.done, work.total, work.verified_at, speed, work.reason, refused)

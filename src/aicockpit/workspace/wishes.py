@@ -1,7 +1,8 @@
 """What the prefetcher of an engine should keep warm, in order. Pure.
 
 The workspace used last comes first; in it completions before chat; of a lane first the journal of what serves now
-(it is short, and a save waits for it), then the next epoch, then the neighbourhoods of the open files.
+(it is short, and a save waits for it), then the next epoch, then the neighbourhoods of the open files, each with its
+runway.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def _of(track: Track, engine: str, sight: Sight) -> Iterator[tuple[Key, Chain]]:
         if epoch.newest is not None:
             yield track.key(epoch), epoch.newest
     for path in reversed(track.focuses):
-        one = track.focuses[path].get(serving.serial)
-        if one is not None and one.chain is not None and one.near.tokens:
+        one = track.focuses[path].nears.get(serving.serial)
+        if one is not None and one.chain is not None and one.chain is not one.under:
             yield track.key(serving, path), one.chain
 
 
