@@ -76,6 +76,7 @@ def measure(rig: Rig, plan: Plan, say: Console) -> Found:
     rig.wait_warm()
     found.first_warm_s = time.monotonic() - began
     found.pack_tokens = rig.pack_tokens()
+    say.print("budget: " + "; ".join(rig.lane()["budget"]["reasons"]))
     say.print(f"pack of {found.pack_tokens} tokens warm after {found.first_warm_s:.1f} s")
     places = rig.places(max(plan.warms, plan.saves) + plan.colds)
     for number in range(plan.colds):
@@ -83,9 +84,11 @@ def measure(rig: Rig, plan: Plan, say: Console) -> Found:
     say.print(f"cold: {statistics.median(found.cold):.2f} s")
     rig.wait_warm()
     for place in places[: plan.warms]:
+        rig.open(place[0])
         note(found, rig.complete(*place), found.warm)
     say.print(f"warm: {statistics.median(found.warm):.3f} s")
     for number, place in enumerate(places[: plan.saves]):
+        rig.open(place[0])
         rig.save(number, place[0])
         note(found, rig.complete(*place), found.saved)
         found.save_to_warm.append(rig.wait_journal_warm())
@@ -112,6 +115,7 @@ def restart(rig: Rig, found: Found, places: list[tuple[str, str, str]], say: Con
     found.rewarm_s = time.monotonic() - ready
     say.print(f"engine back after {ready - began:.0f} s, warm again {found.rewarm_s:.1f} s later")
     for place in places[:5]:
+        rig.open(place[0])
         note(found, rig.complete(*place), found.restarted)
 
 
@@ -219,7 +223,7 @@ def page(found: Found, facts: Sequence[str]) -> str:
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks/warm.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repo", type=Path, help="repository to index a copy of (default: this one)")
-    parser.add_argument("--budget", type=int, default=4000, help="tokens of context asked for (4000)")
+    parser.add_argument("--budget", type=int, default=4096, help="tokens of context asked for (4096)")
     parser.add_argument("--quick", action="store_true", help="fewer requests")
     parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     chosen = parser.parse_args(words)

@@ -169,6 +169,19 @@ class Rig:
             found.append((path.relative_to(self.tree).as_posix(), "".join(lines[:at]), tail))
         return found
 
+    def open(self, path: str) -> None:
+        """As an editor does when a file is opened, a while before one types in it."""
+        self.client.post(f"/api/workspaces/{NAME}/focus", json={"path": path}).raise_for_status()
+        before = -1
+        while (now := self.counters().steps) != before or not self.quiet():
+            before = now
+            time.sleep(0.3)
+
+    def quiet(self) -> bool:
+        """Nothing is being warmed."""
+        lanes = [self.lane()]
+        return all(one["state"] == "warm" for lane in lanes for one in lane["engines"].values())
+
     def save(self, number: int, not_this: str) -> None:
         """Add a function to another file, and wait until the gateway has it (not until it is warm)."""
         before = self.client.get(f"/api/workspaces/{NAME}").json()["revision"]

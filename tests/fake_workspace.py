@@ -38,6 +38,7 @@ class FakeWorkspaces:
     cut_blobs: list[int] = field(default_factory=list)  # of the next body of blobs so many bytes are read, then: cut
     lose_answers: int = 0  # so many answers to blobs are cut after the blobs were stored
     fail: list[tuple[int, str]] = field(default_factory=list)  # (status, code) of the next answers
+    garbled: int = 0  # so many answers say that they are gzip'd, and are not
     slow_s: float = 0.0
     identity: bool = True
     # What happened
@@ -104,8 +105,11 @@ class FakeWorkspaces:
             self.lose_answers -= 1
             raise Cut
         data = json.dumps(answer).encode()
+        coded = b"content-encoding: gzip\r\n" if self.garbled else b""
+        self.garbled = max(0, self.garbled - 1)
         writer.write(
-            b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (status, len(data))
+            b"HTTP/1.1 %d X\r\n%scontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+            % (status, coded, len(data))
         )
         writer.write(data)
         await writer.drain()

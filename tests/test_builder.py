@@ -14,7 +14,10 @@ import psutil
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from aicockpit.prompts.skeleton import Analysis
 from aicockpit.workspace import blobs, saved
+from aicockpit.workspace.analyses import Analyses
+from aicockpit.workspace.blobs import digest
 from aicockpit.workspace.builder import Builder
 from aicockpit.workspace.builds import BuildFailed, ModelSpec, Snapshot, select
 from aicockpit.workspace.epoch import Entry, Epoch
@@ -203,6 +206,12 @@ def analyse(path, text, grammars):
         __import__("os")._exit(3)
     return whole(path, text, grammars)
 skeleton.analyse = analyse
+entry = workshop.journal.entry
+def dead(path, old, new, *rest):
+    if "venom" in (new or ""):
+        __import__("os")._exit(5)
+    return entry(path, old, new, *rest)
+workshop.journal.entry = dead
 assemble = workshop.Workshop.assemble
 def dying(self, tag, spec, kind, budget):
     if budget == 666:
@@ -220,6 +229,18 @@ async def test_a_file_that_kills_the_child_costs_itself_alone(tree: Tree) -> Non
     built = await builder.build(tree.write({**LIBRARY, "bad.py": "poison = 1\n"}), tree.spec, "completion", 4000)
     assert built.left.crashed == ("bad.py",)
     assert "def area" in tree.text(built.pack.tokens)
+    await builder.close()
+
+
+async def test_a_change_that_kills_the_child_costs_its_own_entry(tree: Tree) -> None:
+    builder = Builder(tree.folder, command=(sys.executable, "-c", BAD, str(tree.folder)))
+    tree.write({"a.py": "a = 1\n", "bad.py": "venom = 1\n", "c.py": "c = 1\n"})
+    bad = ("bad.py", None, digest(b"venom = 1\n"))
+    changes = [("a.py", None, digest(b"a = 1\n")), bad, ("c.py", None, digest(b"c = 1\n"))]
+    for deaths in (2, 2):
+        said = await builder.journal(tree.spec, "completion", changes, 40)
+        assert [(one.path, bool(one.text)) for one in said] == [("a.py", True), ("bad.py", False), ("c.py", True)]
+        assert builder.deaths == deaths
     await builder.close()
 
 
@@ -250,6 +271,16 @@ async def test_a_broken_cache_of_analyses_is_begun_anew(tree: Tree) -> None:
     builder = Builder(tree.folder, inline=True)
     assert (await builder.build(tree.write(LIBRARY), tree.spec, "completion", 4000)).pack.tokens
     await builder.close()
+
+
+def test_analyses_are_held_up_to_their_size() -> None:
+    analyses = Analyses(None, size=10_000)
+    made = {(b"%d" % number, ".py"): Analysis("python", "x" * 3000, (), (), (), ()) for number in range(5)}
+    for _ in range(2):
+        analyses.add(made)
+    assert list(analyses.find(made)) == list(made)[2:]
+    analyses.add({(b"large", ".py"): Analysis("python", "", (), (("a", 1),) * 50, (), (("a", 1, 2),) * 20)})
+    assert len(analyses) == 0
 
 
 def test_of_too_many_files_the_smallest_sources_are_taken() -> None:

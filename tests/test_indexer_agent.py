@@ -406,10 +406,48 @@ async def test_a_wrong_key_ends_it_and_a_full_workspace_does_not(fake: FakeWorks
     with pytest.raises(Refused, match="401"):
         async with watching(fake, root, key="wrong") as watch:
             await watch.task
-    fake.fail = [(413, "too_many_files")]
+    for number, (status, code) in enumerate([(413, "too_many_files"), (400, "invalid_manifest")]):
+        fake.fail = [(status, code)]
+        put(root, {f"before{number}.py": "2"})
+        async with watching(fake, root) as watch:
+            await fake.until(lambda watch=watch, status=status: watch.message(str(status)))
+            put(root, {f"b{number}.py": "2"})
+            await equal(fake, root)
+    fake.garbled = 1
+    put(root, {"garbled.py": "3"})
     async with watching(fake, root) as watch:
-        await fake.until(lambda: watch.message("413"))
-        put(root, {"b.py": "2"})
+        await equal(fake, root)
+    assert watch.message("nothing is lost")
+
+
+async def test_git_that_fails_is_told_and_its_last_answer_stands(fake: FakeWorkspaces, root: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    put(root, {".gitignore": "*.log\n", "tracked.log": "1", "other.log": "2"})
+    subprocess.run(["git", "add", "-f", "tracked.log"], cwd=root, check=True)
+    async with watching(fake, root) as watch:
+        await fake.until(lambda: fake.paths() == {".gitignore", "tracked.log"})
+        index = (root / ".git/index").read_bytes()
+        (root / ".git/index").write_bytes(b"damaged")
+        put(root, {".gitignore": "*.log\n*.tmp\n", "a.tmp": "3", "a.py": "4"})
+        await fake.until(lambda: watch.message("its last answer stands"))
+        await fake.until(lambda: fake.paths() == {".gitignore", "tracked.log", "a.py"})
+        (root / ".git/index").write_bytes(index)
+        put(root, {"b.py": "5"})
+        await fake.until(lambda: "b.py" in fake.paths())
+
+
+async def test_a_file_that_grows_without_end_is_not_sent_all_the_time(fake: FakeWorkspaces, root: Path) -> None:
+    put(root, {"a.py": "1"})
+    async with watching(fake, root):
+        await equal(fake, root)
+        before = sum(fake.received.values())
+        with (root / "app.out").open("w") as file:
+            end = time.monotonic() + 3
+            while time.monotonic() < end:
+                file.write("line\n" * 100)
+                file.flush()
+                await asyncio.sleep(0.01)
+            assert sum(fake.received.values()) - before <= 4
         await equal(fake, root)
 
 

@@ -346,10 +346,17 @@ def test_secrets_stay_here_whatever_git_says(tmp_path: Path) -> None:
     write(tmp_path, **{"deploy": "\n-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", "putty": "PuTTY-User-Key-File-2: x"})
     write(
         tmp_path,
-        **{"about-keys.md": "A key begins with -----BEGIN PRIVATE KEY-----\n", "a.crt": "-----BEGIN CERTIFICATE"},
+        **{"about_keys.py": "A key begins with -----BEGIN PRIVATE KEY-----\n", "a.crt": "-----BEGIN CERTIFICATE"},
     )
+    within = {
+        "a.json": '{"private_key": "-----BEGIN RSA PRIVATE KEY-----\\n"}',
+        "b.yml": "users:\n  client-key-data: x",
+    }
+    write(tmp_path, **within, **{"c.txt": "# age\nAGE-SECRET-KEY-1Q", "d.json": '{"type" : "service_account"}'})
+    nested = ["x/.kube/config", "x/.config/gh/hosts.yml", "x/.m2/settings.xml", "x/my-Service-Account-1.json"]
+    fill(tmp_path, [*nested, "x/terraform.tfstate.123.backup", "x/secrets.ini", "x/.bash_history", "x/kubeconfig.yaml"])
     git(tmp_path, "add", "-Af")
-    kept = {b".gitignore", b"environment.py", b"credentials/store.py", b"keys.py", b"about-keys.md", b"a.crt"}
+    kept = {b".gitignore", b"environment.py", b"credentials/store.py", b"keys.py", b"about_keys.py", b"a.crt"}
     assert ours(tmp_path) == kept
 
 

@@ -13,9 +13,9 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aicockpit.indexer import reading
+from aicockpit.indexer import ledger, reading
 from aicockpit.indexer.index import Batch, Index, blobs, wire
-from aicockpit.indexer.ledger import Entry, Ledger, LedgerBusy
+from aicockpit.indexer.ledger import Entry, Ledger, LedgerBusy, bounded, inode
 from aicockpit.indexer.scan import Delta, RootGone, Stopped, Tree
 
 
@@ -276,6 +276,95 @@ def test_blobs_come_in_bodies_of_limited_size_and_with_the_bytes_that_are_there(
     assert len(sizes) > 1
     assert max(sizes) < (4 << 20) + (1 << 20)
     assert moved == {b"f0", b"f1"}
+
+
+def test_another_limit_and_other_rules_judge_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/big.txt").write_text("x" * 5000)
+    old()
+    kept = []
+    for limit in (10_000, 1000, 10_000):
+        index = Index(Tree(os.fsencode(tmp_path / "root"), limit), Ledger(tmp_path, "w"))
+        index.scan(quiet)
+        kept.append([path for path, _ in index.tree.files()])
+        index.ledger.close()
+    assert kept == [[b"big.txt"], [], [b"big.txt"]]
+    monkeypatch.setattr(ledger, "_VERSION", ledger._VERSION ^ 1)  # as other rules make it
+    made_anew = Ledger(tmp_path, "w")
+    assert list(made_anew.entries()) == []
+    made_anew.close()
+
+
+@pytest.mark.parametrize("mtime_ns", [10**19, 2**63, -(10**18)])
+def test_times_of_any_year_are_kept(tmp_path: Path, mtime_ns: int) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/a").write_text("x")
+    os.utime(tmp_path / "root/a", ns=(0, mtime_ns))
+    old()
+    for _ in range(2):
+        index = Index(Tree(os.fsencode(tmp_path / "root"), 1000), Ledger(tmp_path, "w"))
+        delta = index.scan(quiet)
+        index.ledger.close()
+    assert delta.entries == {}
+
+
+def test_times_and_inodes_beyond_sqlite_s_integers() -> None:
+    seen = os.stat_result((0o100644, 2**64 - 1, 1, 1, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 2**70, -(2**70)))
+    assert (bounded(2**70), bounded(-(2**70)), inode(seen)) == (2**63 - 1, -(2**63) + 1, 2**63 - 1)
+
+
+def test_an_empty_folder_in_the_root_s_place_removes_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a").write_text("x")
+    index = Index(Tree(os.fsencode(root), 1000), Ledger(tmp_path, "w"))
+    index.scan(quiet)
+    index.ledger.close()
+    root.rename(tmp_path / "disk")
+    root.mkdir()
+    for tree in (index.tree, Tree(os.fsencode(root), 1000)):
+        again = Index(tree, Ledger(tmp_path, "w"))
+        with pytest.raises(RootGone):
+            again.refresh([b"a"], quiet)
+        assert [path for path, _ in again.tree.files()] == [b"a"]
+        again.ledger.close()
+    (root / "b").write_text("y")  # another folder, and a full one: that is the tree now
+    again = Index(Tree(os.fsencode(root), 1000), Ledger(tmp_path, "w"))
+    assert again.scan(quiet).content == {b"a", b"b"}
+    (root / "b").unlink()
+    assert again.scan(quiet).content == {b"b"}
+    again.ledger.close()
+
+
+def test_of_names_with_one_shown_form_one_is_sent(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    names = [b"\\xff\xfe", b"\xff\\xfe", b"\\xff\\xfe"]
+    for name in names[:2]:
+        (root / os.fsdecode(name)).write_bytes(name)
+    index = Index(Tree(os.fsencode(root), 1000), Ledger(tmp_path, "w"))
+
+    def push(number: int) -> tuple[list[bytes], list[str]]:
+        batch = index.batch()
+        assert batch is not None
+        index.applied(batch, number)
+        return [path for path, _ in batch.files], list(batch.removed)
+
+    assert index.scan(quiet).left_out == {"twin": 1}
+    assert push(1)[0] == names[:1]
+    (root / os.fsdecode(names[0])).unlink()
+    assert index.refresh([names[0]], quiet).left_out == {"twin": 0}
+    assert push(2) == (names[1:2], [])
+    (root / os.fsdecode(names[2])).write_text("its true name")
+    index.refresh([names[2]], quiet)
+    assert push(3) == (names[2:], [])
+    (root / os.fsdecode(names[2])).unlink()
+    index.refresh([names[2]], quiet)
+    assert push(4) == (names[1:2], [])
+    (root / os.fsdecode(names[1])).unlink()
+    index.refresh([names[1]], quiet)
+    assert push(5) == ([], ["\\xff\\xfe"])
+    index.ledger.close()
 
 
 def test_names_on_the_wire() -> None:

@@ -75,6 +75,22 @@ def test_lines_taken_away_show_what_is_left(grammars: Grammars) -> None:
     )
 
 
+def test_only_a_line_feed_ends_a_line(grammars: Grammars) -> None:
+    pages = "import os\n\x0c\n\x0c\n" * 5 + OLD
+    assert told(pages, pages.replace("return 0", "return 1"), grammars) == (
+        "class Shop:\n    # ...\n    def left(self):\n        return 1"
+    )
+    assert told(pages.replace("\n", "\r\n"), pages.replace("LIMIT = 1", "LIMIT = 5"), grammars) == "LIMIT = 5"
+
+
+@pytest.mark.parametrize("count", [340, 800, 3000])
+def test_text_that_repeats_itself_is_told_soon(count: int, grammars: Grammars) -> None:
+    old, new = "a\nb\n" * (count // 2), "b\nb\na\na\n" * (count // 4)
+    began = time.perf_counter()
+    assert told(old, new, grammars, "data.txt").count("\n") < 40
+    assert time.perf_counter() - began < 5
+
+
 def test_a_new_file_gives_its_skeleton_and_a_deleted_one_a_line(grammars: Grammars) -> None:
     assert told(None, OLD, grammars) == analyse("shop.py", OLD, grammars).skeleton
     assert told(OLD, None, grammars) == "# shop.py was deleted"

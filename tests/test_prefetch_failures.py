@@ -50,6 +50,22 @@ async def test_an_engine_that_keeps_nothing_is_given_up(
         assert made.warmth.resident("fake-0", one.tokens).tokens == 0
 
 
+@pytest.mark.parametrize("details", [True, False])
+async def test_a_save_does_not_ask_an_engine_again_that_keeps_nothing(tmp_path: Path, details: bool) -> None:
+    limits = replace(LIMITS, stuck_retry_s=2.0)
+    async with running(tmp_path, "--fake-no-cache", details=details, limits=limits) as (fake, made):
+        made.want(target(400))
+        before = await made.until(target(400), "stuck")
+        count = len(asked(fake))
+        made.want(grown := target(500))
+        assert (made.state(grown).state, made.state(grown).reason) == ("stuck", before.reason)
+        await asyncio.sleep(0.3)
+        assert len(asked(fake)) == count
+        async with asyncio.timeout(10):
+            while len(asked(fake)) == count:
+                await asyncio.sleep(0.02)
+
+
 async def test_an_engine_that_finds_too_little_is_given_up(tmp_path: Path) -> None:
     one = target(800)
     async with running(tmp_path, "--fake-lie-cached", "16") as (_, made):

@@ -153,14 +153,62 @@ def test_a_claimed_size_does_not_pass_a_limit(store: Store) -> None:
     assert [found.size for found in store.files(info.id)] == [400]
 
 
-def test_what_no_manifest_refers_to_is_limited_too(store: Store) -> None:
+def held(store: Store) -> int:
+    """Contents on disk."""
+    return sum(path.is_file() for path in store.blob_folder.rglob("*"))
+
+
+def test_of_what_no_manifest_refers_to_the_oldest_makes_room(store: Store, clock: Clock) -> None:
     info = store.create("key", "tree")
-    for number in range(2):
-        store.put_blobs([(digest(b"%d" % number * 400), b"%d" % number * 400)], info.id)
-    with pytest.raises(TooLarge, match="no manifest refers to"):
-        store.put_blobs([(digest(b"2" * 400), b"2" * 400)], info.id)
-    assert store.propose(info.id, None, [file("a", b"0" * 400), file("b", b"1" * 400)])
-    assert store.put_blobs([(digest(b"2" * 400), b"2" * 400)], info.id) == (1, 0)
+    data = [b"%d" % number * 400 for number in range(4)]
+    for one in data[:3]:
+        clock.ahead += 1
+        assert store.put_blobs([(digest(one), one)], info.id) == (1, 0)
+    assert [store.blob(digest(one)) for one in data[:3]] == [None, *data[1:3]]
+    assert isinstance(store.propose(info.id, None, [file("a", data[1]), file("b", data[2])]), Applied)
+    assert store.put_blobs([(digest(data[3]), data[3]), (digest(data[0]), data[0])], info.id) == (2, 0)
+    assert held(store) == 4
+    with pytest.raises(TooLarge, match="one push holds 1200 bytes"):
+        store.put_blobs(
+            [(digest(b"%d" % n * 399), b"%d" % n * 399) for n in range(3)] + [(digest(b"xyz"), b"xyz")], info.id
+        )
+    assert contents(store, info) == {"a": data[1], "b": data[2]}
+
+
+def test_what_the_same_push_names_does_not_make_room(store: Store, clock: Clock) -> None:
+    info = store.create("key", "tree")
+    data = [b"%d" % number * 400 for number in range(3)]
+    for one in data[:2]:
+        clock.ahead += 1
+        store.put_blobs([(digest(one), one)], info.id)
+    assert store.put_blobs([(digest(one), one) for one in (data[0], data[2])], info.id) == (1, 1)
+    assert [store.blob(digest(one)) for one in data] == [data[0], None, data[2]]
+
+
+def test_a_file_saved_again_and_again_takes_no_more_than_twice_the_room(store: Store, clock: Clock) -> None:
+    info = store.create("key", "log")
+    for number in range(40):
+        clock.ahead += 1
+        data = b"%03d" % number * 100
+        store.put_blobs([(digest(data), data)], info.id)
+        result = store.propose(info.id, number, [file("app.log", data)])
+        assert isinstance(result, Applied)
+        assert held(store) <= 4
+    assert contents(store, info) == {"app.log": b"039" * 100}
+
+
+def test_deleting_and_making_it_again_gives_no_room_anew(store: Store) -> None:
+    other = store.create("other", "tree")
+    store.put_blobs([(digest(b"shared"), b"shared")], store.create("key", "tree").id)
+    assert store.propose(other.id, None, [file("a", b"shared")])
+    for number in range(5):
+        info = store.create("key", "tree")
+        data = b"%d" % number * 400
+        store.put_blobs([(digest(data), data), (digest(data[:9]), data[:9])], info.id)
+        assert store.propose(info.id, None, [file("a", data)])
+        store.delete(info.id)
+        assert held(store) == 1
+    assert contents(store, other) == {"a": b"shared"}
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../a", "a b", "ä", "x" * 65, "a\n", "-a"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from aicockpit.errors import BadRequest
 from aicockpit.workspace.blobs import digest
-from aicockpit.workspace.store import Applied, File, Info, Store
+from aicockpit.workspace.manifest import check
+from aicockpit.workspace.store import Applied, File, Info, Store, StoreLimits
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,20 @@ def test_paths_that_cannot_be(store: Store, info: Info, path: str) -> None:
             store.propose(info.id, 0, files, removed)
         assert refused.value.code == "bad_path"
         refused.value.message.encode()
+
+
+def test_paths_are_checked_in_little_memory(store: Store, info: Info) -> None:
+    deep = "/".join(["a" * 30] * 128)
+    with pytest.raises(BadRequest, match="129 parts"):
+        store.propose(info.id, None, [file(f"{deep}/b")])
+    files = [file(f"{number:030d}{deep[30:]}") for number in range(200)]
+    tracemalloc.start()
+    check(files, (), True, StoreLimits())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+    with pytest.raises(BadRequest, match="file and a folder"):
+        check([file("a/b/c"), file("a-"), file("a/b-"), file("a/b")], (), True, StoreLimits())
 
 
 def test_backslashes_drives_and_odd_characters_are_part_of_a_name(store: Store, info: Info) -> None:

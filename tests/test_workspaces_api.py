@@ -3,87 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import json
 import time
 import zlib
-from collections.abc import AsyncIterator, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi import Request
 
 from aicockpit.errors import ApiError
-from aicockpit.gateway import envelope, workspaces
+from aicockpit.gateway import workspaces
 from aicockpit.gateway.auth import CONTROL, Caller
 from aicockpit.gateway.intake import Intake
 from aicockpit.workspace.blobs import digest
-from aicockpit.workspace.store import Change, Store, StoreLimits
-
-ALL = "http://gateway/api/workspaces"
-LIMITS = StoreLimits(workspaces=4, files=50, bytes=100_000, file=20_000, manifest=20_000, push=60_000, reported=3)
-
-
-class Asked(workspaces.Cold):
-    """Notes what it is told; fails when it should."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[Any, ...]] = []
-        self.broken = False
-
-    async def changed(self, id: int, changes: Sequence[Change]) -> None:
-        self.told.append(("changed", id, sorted(change.path for change in changes)))
-        if self.broken:
-            raise RuntimeError("a defect of the warm side")
-
-    async def focus(self, id: int, path: str, line: int | None, model: str | None) -> None:
-        self.told.append(("focus", id, path, line, model))
-
-    async def deleted(self, id: int) -> None:
-        self.told.append(("deleted", id))
-
-    def status(self, id: int) -> dict[str, Any]:
-        return {"epoch": f"of {id}"}
-
-
-@dataclass
-class Site:
-    store: Store
-    warm: Asked
-    app: Any
-    clients: list[httpx.AsyncClient] = field(default_factory=list)
-
-    def client(self, caller: Caller) -> httpx.AsyncClient:
-        async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-            await self.app({**scope, "aicockpit.caller": caller, "aicockpit.request_id": "test"}, receive, send)
-
-        made = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ALL)
-        self.clients.append(made)
-        return made
-
-
-@contextlib.asynccontextmanager
-async def site_in(folder: Path, limits: StoreLimits = LIMITS) -> AsyncIterator[Site]:
-    app = FastAPI()
-
-    @app.exception_handler(ApiError)
-    async def api_error(request: Request, error: ApiError) -> Response:
-        return Response(envelope.body(error, "test"), error.status, media_type="application/json")
-
-    store, warm = Store(folder, limits), Asked()
-    workspaces.add(app, store, warm)
-    site = Site(store, warm, app)
-    try:
-        yield site
-    finally:
-        for client in site.clients:
-            await client.aclose()
-        store.close()
+from aicockpit.workspace.store import StoreLimits
+from workspaces_rig import ALL, LIMITS, Site, code, framed, post, push, site_in
 
 
 @pytest.fixture
@@ -97,28 +35,6 @@ async def key(site: Site) -> httpx.AsyncClient:
     client = site.client(Caller("laptop", False))
     await client.put("/tree")
     return client
-
-
-def rows(tree: dict[str, bytes]) -> list[list[object]]:
-    return [[path, digest(data).hex(), len(data), 1] for path, data in tree.items()]
-
-
-def framed(*contents: bytes) -> bytes:
-    return b"".join(digest(data) + len(data).to_bytes(4, "big") + data for data in contents)
-
-
-async def post(client: httpx.AsyncClient, tree: dict[str, bytes], base: int | None = None, **more: Any) -> Any:
-    answer = await client.post("/tree/manifest", json={"base": base, "files": rows(tree), "removed": [], **more})
-    return answer.json()
-
-
-async def push(client: httpx.AsyncClient, body: bytes, packed: bool = True) -> httpx.Response:
-    headers = {"content-type": "application/octet-stream"} | ({"content-encoding": "gzip"} if packed else {})
-    return await client.post("/tree/blobs", content=gzip.compress(body) if packed else body, headers=headers)
-
-
-def code(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]["code"]
 
 
 async def test_a_tree_is_made_synced_looked_at_and_deleted(site: Site) -> None:
@@ -188,7 +104,10 @@ async def test_a_key_sees_its_own_and_the_servers_workspaces(site: Site) -> None
     for method, rest in (("DELETE", ""), ("POST", "/manifest"), ("POST", "/blobs")):
         assert code(await other.request(method, "/shared" + rest)) == (403, "workspace_read_only")
     assert (await boss.post("/shared/manifest", json={"base": None, "files": []})).json()["applied"]
-    assert (await boss.delete("/secret")).status_code == 204
+    for method, rest in (("DELETE", ""), ("POST", "/manifest"), ("POST", "/blobs")):
+        assert code(await boss.request(method, "/secret" + rest)) == (404, "workspace_not_found")
+    assert (await boss.get("/secret")).status_code == 200
+    assert (await boss.delete("/shared")).status_code == 204
 
 
 async def test_a_name_means_the_own_then_the_servers_then_the_only_one(site: Site) -> None:
@@ -221,6 +140,8 @@ async def test_limits_answer_with_their_names(site: Site, key: httpx.AsyncClient
 
     assert await refused([[f"{n}", digest(b"").hex(), 0, 1] for n in range(51)]) == (413, "too_many_files")
     assert await refused([["a", digest(b"").hex(), 20_001, 1]]) == (413, "file_too_large")
+    gone = {"base": 0, "files": [], "removed": [f"{n}" for n in range(51)]}
+    assert code(await key.post("/tree/manifest", json=gone)) == (413, "too_many_files")
     many = [[f"{n}", digest(b"%d" % n).hex(), 20_000, 1] for n in range(6)]
     assert await refused(many) == (413, "workspace_too_large")
     assert code(await push(key, framed(b"x" * 20_001))) == (413, "file_too_large")

@@ -113,7 +113,7 @@ class WarmSide:
 
     def used(self, engine: str, size: int) -> None:
         """Its tokens are estimated: only where no KV events tell what came and went."""
-        if not self.warmth.exact(engine):
+        if not self.contexts.idle and not self.warmth.exact(engine):
             self.warmth.used(engine, size // _BYTES_PER_TOKEN)
 
     def figures(self) -> list[Figure]:

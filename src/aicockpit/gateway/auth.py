@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
 from aicockpit.errors import Forbidden, SettingError, Unauthorized
 
 logger = logging.getLogger(__name__)
@@ -39,8 +41,7 @@ class Key:
     admin: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who sends a request. `id` is safe to log."""
 
     id: str

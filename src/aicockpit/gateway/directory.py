@@ -49,8 +49,11 @@ class Directory:
 
     def find_in_workspace(self, model: str) -> tuple[str, list[Engine], str]:
         """The same, and the workspace that `model@workspace` names; a served name with an `@` is itself."""
-        base, mark, workspace = model.rpartition("@")
-        if not mark or not base or any(model in engine.served_names for engine in self.engines):
+        if "@" not in model:
+            name, engines = self.find(model)
+            return name, engines, ""
+        base, _, workspace = model.rpartition("@")
+        if not base or any(model in engine.served_names for engine in self.engines):
             return *self.find(model), ""
         return *self.find(model if model in self.aliases else base), "" if model in self.aliases else workspace
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -64,8 +64,7 @@ class Usage:
     cached: int | None
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """`headers` are ready to send upstream. `composer` writes `body` anew for each engine tried."""
 
     method: bytes
@@ -79,17 +78,17 @@ class Exchange:
     request_id: str
     engines: list[Engine]
     composer: Composer | None = None
-    notes: Headers = field(default_factory=list)
+    notes: Sequence[tuple[bytes, bytes]] = ()
     usage: Usage | None = None
     tap: UsageTap | None = None
-    began: float = field(default_factory=time.monotonic)
+    began: float = msgspec.field(default_factory=time.monotonic)
     first_byte_s: float = 0.0
     started: bool = False
     status: int = 0
     engine: Engine | None = None
     choice: Choice | None = None
     watch: StreamWatch | None = None
-    tried: list[Engine] = field(default_factory=list)
+    tried: list[Engine] = []
 
 
 class _Answer(msgspec.Struct):

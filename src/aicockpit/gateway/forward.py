@@ -352,6 +352,8 @@ async def break_off(exchange: Exchange, error: ApiError, send: Send) -> None:
 def _why(exchange: Exchange) -> tuple[bytes, bytes]:
     """The header that tells why this engine got the request."""
     reason = "" if exchange.choice is None else exchange.choice.reason
+    if exchange.composer is None:  # made of a count and names: one line already
+        return b"x-aicockpit-route", reason.encode("ascii", "replace")
     return b"x-aicockpit-route", told(reason)
 
 

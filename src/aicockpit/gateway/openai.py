@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+import msgspec
+
 from aicockpit.engines.client import Headers
 from aicockpit.engines.engine import Engine
 from aicockpit.errors import NotFound
@@ -72,8 +74,7 @@ ID = re.compile(r"[A-Za-z0-9_\-]{1,128}")
 STORED = re.compile(rf"/v1/responses/(?P<id>{ID.pattern})(?:/cancel)?")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, eq=False):
     """A client's request: `path` without prefix or query, headers by name and as they came, the whole body."""
 
     method: str
@@ -112,7 +113,7 @@ async def exchange(call: Call, directory: Directory, caller: Caller, joiner: Joi
     lane = parse_lane(headers.get(b"x-aicockpit-lane", b""), route.lane)
     previous: object = None
     composer: Composer | None = None
-    notes: Headers = []
+    notes: tuple[tuple[bytes, bytes], ...] = ()
     if route.form is Form.MULTIPART:
         asked, start, end = multipart_model(body, headers.get(b"content-type", b"").decode("latin-1"))
         model, engines = directory.find(asked)
@@ -131,7 +132,7 @@ async def exchange(call: Call, directory: Directory, caller: Caller, joiner: Joi
         else:
             body = edit_json(body, edits) if edits else body
             if workspace:
-                notes.append((b"x-aicockpit-context", b"none; this route takes no context"))
+                notes = ((b"x-aicockpit-context", b"none; this route takes no context"),)
         previous = skim.previous_response_id
     if isinstance(previous, str) and previous and len(engines) > 1:
         engines = [await _holder(previous, engines, directory)]
@@ -166,7 +167,7 @@ def _exchange(
     lane: Lane,
     engines: list[Engine],
     composer: Composer | None = None,
-    notes: Headers | None = None,
+    notes: Sequence[tuple[bytes, bytes]] = (),
 ) -> Exchange:
     return Exchange(
         method=call.method.encode("ascii"),
@@ -180,7 +181,7 @@ def _exchange(
         request_id=call.request_id,
         engines=engines,
         composer=composer,
-        notes=notes or [],
+        notes=notes,
     )
 
 

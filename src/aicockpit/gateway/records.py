@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from aicockpit.gateway.exchange import Exchange
 
-_KEPT = 2000
+_KEPT = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """One request that reached the choice of an engine. Seconds; `context` is the composer's account of it."""
 
     id: str
@@ -67,11 +67,11 @@ class Records:
             time.time(),
             exchange.route,
             exchange.model,
-            exchange.lane.value,
+            exchange.lane,
             status,
             exchange.engine.name if exchange.engine is not None else None,
             exchange.choice.reason if exchange.choice is not None else "",
-            tuple(engine.name for engine in exchange.tried),
+            tuple([engine.name for engine in exchange.tried]) if exchange.tried else (),
             exchange.first_byte_s,
             time.monotonic() - exchange.began,
             exchange.composer.account() if exchange.composer is not None else None,

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+import msgspec
+
 from aicockpit.engines.engine import Engine
 from aicockpit.types import EngineState, Lane
 
@@ -37,8 +39,7 @@ class Warm:
     speed: float
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True, eq=False):
     verdict: Verdict
     engine: Engine | None
     reason: str

@@ -15,12 +15,12 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from aicockpit.errors import ApiError, BadRequest, Forbidden, NotFound, RevisionConflict
+from aicockpit.errors import ApiError, BadRequest, Forbidden, NotFound, RevisionConflict, TooLarge
 from aicockpit.gateway.auth import CONTROL, Caller
 from aicockpit.gateway.intake import Intake, gzipped, inflate
 from aicockpit.workspace.blobs import HASH_BYTES, frames
 from aicockpit.workspace.manifest import check_path
-from aicockpit.workspace.store import Applied, Change, Conflict, File, Info, Missing, Store
+from aicockpit.workspace.store import Applied, Change, Conflict, File, Info, Missing, Store, StoreLimits
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ _FOCUS_BODY = 64 * 1024
 _PUSHES = 2
 _BUDGET = 256 * 1024 * 1024
 _BODY_WAIT_S = 300.0
+_PIECE = 1024 * 1024
+_OTHER_QUOTES = 10_000
 
 _Found = TypeVar("_Found")
 _Size = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -99,7 +101,7 @@ def visible(store: Store, caller: Caller, name: str) -> Info | None:
 
 def add(app: FastAPI, store: Store, warm: Warm) -> None:
     """Mount the routes. Who calls stands in the scope, as `admin.py` has it; errors are left to its handlers."""
-    intake = Intake(_BUDGET, _BODY_WAIT_S)
+    intake = Intake(max(_BUDGET, store.limits.manifest_body), _BODY_WAIT_S)
     # One writer at a time is SQLite's rule; it also keeps the revisions in order for `warm`.
     one_manifest, pushes = asyncio.Lock(), asyncio.Semaphore(_PUSHES)
     _add_reading(app, store, warm)
@@ -134,7 +136,7 @@ def add(app: FastAPI, store: Store, warm: Warm) -> None:
                     await _told(warm.changed(info.id, result.changed))
                 return result
 
-        async with intake.body(request, store.limits.manifest) as raw:
+        async with intake.body(request, store.limits.manifest_body) as raw:
             result = await _to_its_end(apply(raw))
         if isinstance(result, Conflict):
             raise RevisionConflict(
@@ -184,17 +186,19 @@ def _add_reading(app: FastAPI, store: Store, warm: Warm) -> None:
 def _found(store: Store, request: Request, name: str) -> Info:
     info = visible(store, request.scope["aicockpit.caller"], name)
     if info is None:
-        raise NotFound(
-            f"there is no workspace {name[:100]!r} of this key; `PUT /api/workspaces/{{name}}` makes one",
-            code="workspace_not_found",
-        )
+        raise _not_found(name)
     return info
 
 
 def _changeable(store: Store, request: Request, name: str) -> Info:
-    info = _found(store, request, name)
+    """The caller's own, else, to an admin, the server's. Never another key's: who writes to a name means its own."""
     caller: Caller = request.scope["aicockpit.caller"]
-    if info.owner != owner_of(caller) and not caller.admin:
+    if (own := store.find(owner_of(caller), name)) is not None:
+        return own
+    info = store.find(SERVER, name)
+    if info is None:
+        raise _not_found(name)
+    if not caller.admin:
         raise Forbidden(
             f"workspace {name!r} is the server's own: every key may use it, admin keys may change it. "
             "Make one of this key with PUT.",
@@ -203,10 +207,37 @@ def _changeable(store: Store, request: Request, name: str) -> Info:
     return info
 
 
+def _not_found(name: str) -> NotFound:
+    return NotFound(
+        f"there is no workspace {name[:100]!r} of this key; `PUT /api/workspaces/{{name}}` makes one",
+        code="workspace_not_found",
+    )
+
+
 def _propose(store: Store, id: int, raw: memoryview, packed: bool | None) -> Applied | Missing | Conflict:
-    asked = _decode(inflate(raw, store.limits.manifest) if packed else raw, _Manifest)
+    limits = store.limits
+    body = memoryview(inflate(raw, limits.manifest_body)) if packed else raw
+    _refuse_many(body, limits)
+    asked = _decode(body, _Manifest)
     files = [File(entry.path, _hash(entry), entry.size, entry.mtime_ns) for entry in asked.files]
     return store.propose(id, asked.base, files, asked.removed)
+
+
+def _refuse_many(body: memoryview, limits: StoreLimits) -> None:
+    """Raises TooLarge for more strings than a manifest may hold, before objects are made of them.
+
+    A file has two strings and a removed path one: six quotes for each file that may be, and some for escaped ones.
+    In pieces, so that other threads get their turn.
+    """
+    quotes = 0
+    for start in range(0, len(body), _PIECE):
+        quotes += bytes(body[start : start + _PIECE]).count(b'"')
+        if quotes > 6 * limits.files + _OTHER_QUOTES:
+            raise TooLarge(
+                f"the manifest names far more than the {limits.files} files that are allowed: exclude folders with "
+                ".gitignore or .aicockpitignore",
+                code="too_many_files",
+            )
 
 
 def _put(store: Store, id: int, raw: memoryview, packed: bool | None) -> tuple[int, int]:

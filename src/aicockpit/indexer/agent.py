@@ -28,7 +28,7 @@ from aicockpit.indexer.scan import Delta, RootGone, Stopped, Tree
 from aicockpit.indexer.watch import GIT_CHANGED, Debounce, Event, Polling, Watcher, choose
 
 MAX_LIMIT = 8 << 20
-GIT_QUIET_S, SWITCH_LIMIT_S, AGAIN_S, ROOT_WAIT_S, FULL_WAIT_S = 1.0, 2.0, 0.25, 2.0, 60.0
+GIT_QUIET_S, SWITCH_LIMIT_S, ROOT_WAIT_S, FULL_WAIT_S = 1.0, 2.0, 2.0, 60.0
 REPORT_EVERY_S = 0.1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 T = TypeVar("T")
@@ -125,7 +125,7 @@ class _Agent:
         self.index: Index | None = None
         self.left_out: dict[str, int] = {}
         self.files, self.revision, self.poll_s = 0, 0, options.poll_s
-        self.told, self.git_at = 0.0, 0.0
+        self.told, self.git_at, self.git_told = 0.0, 0.0, ""
 
     async def run(self) -> None:
         index = await self._in_index(self._open)
@@ -184,11 +184,12 @@ class _Agent:
                 self.files = await self._in_index(lambda: sum(1 for _ in self.tree.files()))
                 self.poll_s = max(self.options.poll_s, 5 * (time.monotonic() - started))
                 await self._in_index(self._watch_git)
+            self._tell_of_git()
             if self.watcher.problem:
                 await self._no_more_watches()
             if delta.content or b"" in paths:
                 self.due.set()
-            self.loop.call_later(AGAIN_S, self._events, [(path, False) for path in delta.again])
+            self._events([(path, True) for path in delta.again])  # being written: not at once again
             paths = await self._next()
 
     async def _refresh(self, index: Index, paths: set[bytes]) -> Delta:
@@ -203,6 +204,13 @@ class _Agent:
         tree = self.tree.work_tree
         if tree is not None:
             self.watcher.watch_git((tree.folder, os.path.join(tree.common, b"info")))
+
+    def _tell_of_git(self) -> None:
+        """Once for each way in which it fails."""
+        problem, told = self.tree.git.problem, self.git_told
+        self.git_told = problem
+        if problem and problem != told:
+            self._tell("scan", message=problem)
 
     async def _no_more_watches(self) -> None:
         message, old = self.watcher.problem, self.watcher
@@ -257,7 +265,7 @@ class _Agent:
                 await asyncio.sleep(wait_s)
                 continue
             except Refused as error:
-                if error.status not in (413, 429):
+                if error.status not in (400, 413, 429):
                     raise
                 self._tell("waiting", message=f"{error}. Nothing is pushed until a file changes, or for a minute.")
                 await _within(self.due, FULL_WAIT_S)

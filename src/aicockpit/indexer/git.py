@@ -28,6 +28,42 @@ class WorkTree:
     common: bytes
 
 
+class Git:
+    """Asks the `git` command. When it fails, its last good answer to the question stands, and `problem` says so."""
+
+    def __init__(self) -> None:
+        self.problem = ""
+        self._answers: dict[tuple[bytes, tuple[str, ...]], bytes] = {}
+
+    def ask(self, folder: bytes, *words: str, none: int = 0) -> bytes:
+        """What a git command prints; nothing when there is no git. `none`: the exit status of an empty answer."""
+        command = shutil.which("git")
+        if command is None:
+            return b""
+        try:
+            done = subprocess.run(
+                [command, *words],
+                cwd=folder,
+                env=environment(os.environ),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                timeout=COMMAND_LIMIT_S,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return self._last(folder, words, str(error))
+        if done.returncode not in (0, none):
+            return self._last(folder, words, done.stderr.decode("utf-8", "replace").strip())
+        answer = self._answers[folder, words] = done.stdout if done.returncode == 0 else b""
+        return answer
+
+    def _last(self, folder: bytes, words: tuple[str, ...], why: str) -> bytes:
+        last = self._answers.get((folder, words))
+        stands = "its ignore files alone decide" if last is None else "its last answer stands"
+        self.problem = f"git fails in {os.fsdecode(folder)}, so {stands}: {why or 'no reason given'}"
+        return last or b""
+
+
 def find(root: bytes) -> WorkTree | None:
     """The work tree that an absolute folder lies in; None when there is none."""
     top = root
@@ -66,13 +102,13 @@ def _common(folder: bytes) -> bytes:
     return os.path.normpath(os.path.join(folder, content.rstrip(b"\r\n"))) if content else folder
 
 
-def rules(root: bytes, tree: WorkTree | None) -> Rules:
+def rules(root: bytes, tree: WorkTree | None, ask: Git) -> Rules:
     """The rules that hold at `root` before its own ignore files are read; its tracked exceptions included."""
     secret = secret_names()
     own: tuple[Block, ...] = (secret,) if secret else ()
     if tree is None:
         return Rules(own=own)
-    settings = _settings(root)
+    settings = _settings(root, ask)
     ignore_case = settings.get(b"core.ignorecase", b"").lower() in (b"true", b"yes", b"on", b"1")
     files = exclude_files(root, tree, settings)
     outside = [block(load(path, follow=True) or b"", ignore_case=ignore_case) for path in files]
@@ -87,12 +123,12 @@ def rules(root: bytes, tree: WorkTree | None) -> Rules:
         if found.excludes(place, part, True):
             # A folder that git ignores, yet was named to us: its own rules alone.
             return Rules(own=own)
-    return Rules(found.git, found.own, prefix, ignore_case, tracked(root))
+    return Rules(found.git, found.own, prefix, ignore_case, tracked(root, ask))
 
 
-def _settings(root: bytes) -> dict[bytes, bytes]:
+def _settings(root: bytes, ask: Git) -> dict[bytes, bytes]:
     """The two settings of git that matter here; `--type=path` resolves a `~` and leaves the rest alone."""
-    listed = _ask(root, "config", "-z", "--type=path", "--get-regexp", r"^core\.(ignorecase|excludesfile)$")
+    listed = ask.ask(root, "config", "-z", "--type=path", "--get-regexp", r"^core\.(ignorecase|excludesfile)$", none=1)
     pairs = (line.partition(b"\n") for line in listed.split(b"\0"))
     return {name: value if separator else b"true" for name, separator, value in pairs}
 
@@ -106,9 +142,9 @@ def exclude_files(root: bytes, tree: WorkTree, settings: Mapping[bytes, bytes]) 
     return os.path.join(root, named), os.path.join(tree.common, b"info", b"exclude")
 
 
-def tracked(root: bytes) -> frozenset[bytes]:
+def tracked(root: bytes, ask: Git) -> frozenset[bytes]:
     """Files below `root` that git tracks although a pattern excludes them, and the folders on the way to each."""
-    listed = _ask(root, "ls-files", "-z", "-c", "-i", "--exclude-standard")
+    listed = ask.ask(root, "ls-files", "-z", "-c", "-i", "--exclude-standard")
     found: set[bytes] = set()
     for path in listed.split(b"\0"):
         while path and path not in found:
@@ -117,30 +153,10 @@ def tracked(root: bytes) -> frozenset[bytes]:
     return frozenset(found)
 
 
-def tracks_inside(root: bytes, folder: bytes) -> bool:
+def tracks_inside(root: bytes, folder: bytes, ask: Git) -> bool:
     """Has the index files below `folder`? git then enters the folder even when a repository of its own lies there."""
-    listed = _ask(root, "--literal-pathspecs", "ls-files", "-z", "--", os.fsdecode(folder + b"/"))
+    listed = ask.ask(root, "--literal-pathspecs", "ls-files", "-z", "--", os.fsdecode(folder + b"/"))
     return any(path.startswith(folder + b"/") for path in listed.split(b"\0"))
-
-
-def _ask(folder: bytes, *words: str) -> bytes:
-    """What a git command prints; nothing when it fails, as it does for an unset key, or when there is no git."""
-    command = shutil.which("git")
-    if command is None:
-        return b""
-    try:
-        done = subprocess.run(
-            [command, *words],
-            cwd=folder,
-            env=environment(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=COMMAND_LIMIT_S,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return b""
-    return done.stdout if done.returncode == 0 else b""
 
 
 def environment(outer: os._Environ[str]) -> dict[str, str]:

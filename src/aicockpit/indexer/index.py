@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,7 +13,8 @@ from aicockpit.indexer.ledger import Entry, Ledger
 from aicockpit.indexer.reading import Read, content_hash, read
 from aicockpit.indexer.scan import Delta, Report, Tree
 
-MAX_PATH = 4096
+# What the gateway takes (workspace/manifest.py): bytes of a path, and its parts.
+MAX_PATH, MAX_PARTS = 4096, 128
 # One body of blobs: it is closed when the files that belong to it pass this many bytes or this many files.
 BATCH_BYTES, BATCH_FILES = 4 << 20, 1024
 GZIP = 16 + zlib.MAX_WBITS
@@ -85,7 +86,10 @@ class Index:
         self.pending = ledger.pending()
         self.base: int | None = None
         self._identity = ""
-        tree.remember(ledger.entries())
+        # Shown form -> the files whose true name is another: not UTF-8.
+        self._odd: dict[str, set[bytes]] = {}
+        tree.place = ledger.place
+        tree.remember(self._known(ledger.entries()))
 
     def scan(self, report: Report) -> Delta:
         return self._note(self.tree.scan(report))
@@ -98,10 +102,34 @@ class Index:
         for path, found in moved:
             self._note(self.tree.learn(path, found))
 
+    def _known(self, entries: Iterable[tuple[bytes, Entry]]) -> Iterator[tuple[bytes, Entry]]:
+        for path, entry in entries:
+            self._notice(path, entry)
+            yield path, entry
+
+    def _notice(self, path: bytes, entry: Entry | None) -> None:
+        """Keep count of the names that are not UTF-8."""
+        if path.isascii() or (shown := wire(path)).encode() == path:
+            return
+        twins = self._odd.setdefault(shown, set())
+        twins.add(path) if entry is not None and not entry.why else twins.discard(path)
+        if not twins:
+            del self._odd[shown]
+
     def _note(self, delta: Delta) -> Delta:
+        if self.tree.place != self.ledger.place:
+            self.ledger.remember_place(self.tree.place)
         if delta.entries or delta.content:
-            self.ledger.note(delta.entries, delta.content)
-            self.pending |= delta.content
+            waiting = set(delta.content)
+            for path in delta.content if self._odd else ():  # which of the twins is sent may be another now
+                waiting |= self._odd.get(wire(path), set())
+            for path, entry in delta.entries.items():
+                self._notice(path, entry)
+            self.ledger.note(delta.entries, waiting)
+            self.pending |= waiting
+        if self._odd:
+            odd = (path for twins in self._odd.values() for path in twins)
+            delta.left_out["twin"] += sum(not self._sendable(path) for path in odd)
         return delta
 
     def adopt(self, identity: str, revision: int) -> None:
@@ -149,9 +177,15 @@ class Index:
         return not self.pending
 
     def _sendable(self, path: bytes) -> bool:
-        """Not a name too long for the wire, nor one whose shown form is another file's true name."""
-        shown = wire(path).encode()
-        return len(shown) <= MAX_PATH and (shown == path or self.tree.entry(shown) is None)
+        """Not a name too long or too deep for the wire, nor one shown as another file is: a true name goes first."""
+        shown = wire(path)
+        true = shown.encode()
+        if len(true) > MAX_PATH or true.count(b"/") >= MAX_PARTS:
+            return False
+        twins = self._odd.get(shown)
+        if path == true:
+            return not twins or self.tree.entry(true) is not None
+        return self.tree.entry(true) is None and (not twins or path == min(twins))
 
 
 __all__ = ["BATCH_BYTES", "Batch", "Blobs", "Index", "blobs", "content_hash", "wire"]

@@ -10,19 +10,33 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from aicockpit.errors import AicockpitError
+from aicockpit.indexer import secrets
 
-_VERSION = 1
+_LARGEST = 2**63 - 1
 _SCHEMA = """
 create table files (path blob primary key, hash blob not null, size integer not null, mtime_ns integer not null,
                     ctime_ns integer not null, inode integer not null, why text not null) without rowid;
 create table pending (path blob primary key) without rowid;
 create table facts (name text primary key, value text not null) without rowid;
 """
+# What is kept out by its content is an entry: under other rules nothing in a ledger holds.
+_VERSION = zlib.crc32(b"2" + _SCHEMA.encode() + secrets.RULES) >> 1
+
+
+def bounded(time_ns: int) -> int:
+    """A file's time as it is kept: file systems know years that 64 bits of nanoseconds do not."""
+    return max(-_LARGEST, min(_LARGEST, time_ns))
+
+
+def inode(seen: os.stat_result) -> int:
+    """A file's number as it is kept, in 63 bits."""
+    return seen.st_ino & _LARGEST
 
 
 class LedgerBusy(AicockpitError):
@@ -51,10 +65,10 @@ class Entry:
     def same(self, seen: os.stat_result) -> bool:
         """Nothing has changed since it was read."""
         return (
-            self.ctime_ns == seen.st_ctime_ns
-            and self.mtime_ns == seen.st_mtime_ns
+            self.ctime_ns == bounded(seen.st_ctime_ns)
+            and self.mtime_ns == bounded(seen.st_mtime_ns)
             and self.size == seen.st_size
-            and self.inode == seen.st_ino
+            and self.inode == inode(seen)
         )
 
 
@@ -127,11 +141,23 @@ class Ledger:
     @property
     def base(self) -> str:
         """What the gateway stood at after the last applied manifest; "" when that is not known."""
-        row = self._db.execute("select value from facts where name = 'base'").fetchone()
-        return str(row[0]) if row else ""
+        return self._fact("base")
 
     def forget_base(self) -> None:
         self._db.execute("delete from facts where name = 'base'")
+
+    @property
+    def place(self) -> str:
+        """Which folder the root was at the last whole scan; "" when that is not known."""
+        return self._fact("place")
+
+    def remember_place(self, place: str) -> None:
+        with self._transaction():
+            self._db.execute("insert or replace into facts values ('place', ?)", (place,))
+
+    def _fact(self, name: str) -> str:
+        row = self._db.execute("select value from facts where name = ?", (name,)).fetchone()
+        return str(row[0]) if row else ""
 
     def close(self) -> None:
         self._db.close()

@@ -97,7 +97,7 @@ class Gateway:
         headers = {"content-type": kind, **({"content-encoding": "gzip"} if gzipped else {})}
         try:
             answer = await self._client.request(method, self._path + path, content=body, headers=headers)
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise Unavailable(f"no answer from the gateway at {self.address}: {reason}") from error
         if answer.is_success:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import xxhash
 
 from aicockpit.indexer import secrets
-from aicockpit.indexer.ledger import Entry
+from aicockpit.indexer.ledger import Entry, bounded, inode
 
 HEAD = 8192
 TRIES = 3
@@ -43,7 +43,7 @@ def read(path: bytes, limit: int) -> Read:
             gone = isinstance(error, FileNotFoundError | NotADirectoryError)
             return Read(None, why="gone" if gone else "unreadable")
         try:
-            result = _read_open(descriptor, limit)
+            result = _read_open(descriptor, path, limit)
         except OSError:
             return Read(None, why="unreadable")
         finally:
@@ -53,7 +53,7 @@ def read(path: bytes, limit: int) -> Read:
     return result
 
 
-def _read_open(descriptor: int, limit: int) -> Read:
+def _read_open(descriptor: int, path: bytes, limit: int) -> Read:
     before = os.fstat(descriptor)
     if not stat.S_ISREG(before.st_mode):
         return Read(None, why="special")
@@ -72,13 +72,31 @@ def _read_open(descriptor: int, limit: int) -> Read:
     )
     tick = TICK_NS if after.st_ctime_ns % 1_000_000_000 else COARSE_TICK_NS
     sure = still and time.time_ns() - after.st_ctime_ns > tick
-    why = "binary" if b"\0" in data[:HEAD] else "secret" if secrets.is_private_key(data[:HEAD]) else ""
+    why = "binary" if b"\0" in data[:HEAD] else "secret" if secrets.holds_key(path, data[:HEAD]) else ""
     entry = Entry(
         b"" if why else content_hash(data),
         len(data),
-        after.st_mtime_ns,
-        after.st_ctime_ns if sure else -1,
-        after.st_ino,
+        bounded(after.st_mtime_ns),
+        bounded(after.st_ctime_ns) if sure else -1,
+        inode(after),
         why,
     )
     return Read(entry, b"" if why else data, why, moving=not still)
+
+
+def place_of(folder: bytes) -> str:
+    """What tells one folder from another in its place; "" when it is not there."""
+    try:
+        seen = os.stat(folder)
+    except OSError:
+        return ""
+    return f"{seen.st_dev}:{seen.st_ino}"
+
+
+def mode_of(entry: os.DirEntry[bytes]) -> int:
+    """The kind of a directory entry, without a system call on most file systems."""
+    if entry.is_symlink():
+        return stat.S_IFLNK
+    if entry.is_dir(follow_symlinks=False):
+        return stat.S_IFDIR
+    return stat.S_IFREG if entry.is_file(follow_symlinks=False) else stat.S_IFIFO

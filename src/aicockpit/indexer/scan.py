@@ -16,8 +16,8 @@ from itertools import islice
 
 from aicockpit.indexer import git
 from aicockpit.indexer.ignore import FILES, GIT_FILE, OWN_FILE, Rules, load
-from aicockpit.indexer.ledger import Entry
-from aicockpit.indexer.reading import Read, read
+from aicockpit.indexer.ledger import Entry, inode
+from aicockpit.indexer.reading import Read, mode_of, place_of, read
 
 READERS, CHUNK, CHUNKS_AHEAD = 2, 64, 8
 
@@ -73,7 +73,9 @@ class Tree:
         self.root, self.limit = root, limit
         self._enter, self._leave = enter, leave
         self.top = Node()
+        self.place = ""  # which folder the root is
         self.work_tree: git.WorkTree | None = None
+        self.git = git.Git()
         self._rules = Rules()
         self._stopped = False
         self._todo: list[tuple[Node, bytes, bytes]] = []
@@ -113,8 +115,9 @@ class Tree:
     def scan(self, report: Report) -> Delta:
         """Everything, with the rules read afresh. Raises RootGone, Stopped."""
         self._begin()
+        self.git.problem = ""
         self.work_tree = git.find(self.root)
-        self._rules = git.rules(self.root, self.work_tree)
+        self._rules = git.rules(self.root, self.work_tree, self.git)
         self._walk(b"", self.top, self._rules, closed=False, report=report)
         return self._finish(report)
 
@@ -125,6 +128,8 @@ class Tree:
             return self.scan(report)
         if not os.path.isdir(self.root):
             raise RootGone
+        if place_of(self.root) != self.place:
+            return self.scan(report)
         self._begin()
         walked: set[bytes] = set()
         for path in wanted:
@@ -135,7 +140,7 @@ class Tree:
 
     def rules_changed(self) -> bool:
         """git's index or an ignore file outside the tree has changed: does another file belong to the workspace now?"""
-        return git.rules(self.root, git.find(self.root)) != self._rules
+        return git.rules(self.root, git.find(self.root), self.git) != self._rules
 
     def _begin(self) -> None:
         self._todo, self._gone, self._delta = [], {}, Delta()
@@ -194,7 +199,7 @@ class Tree:
                 why = "unreadable"
             else:
                 known = node.files.get(name)
-                if known is not None and known.same(info):
+                if known is not None and known.same(info) and info.st_size <= self.limit:
                     self._delta.left_out[known.why] += bool(known.why)
                     return
                 why = "large" if info.st_size > self.limit else ""
@@ -217,6 +222,8 @@ class Tree:
             except OSError as error:
                 self._unlisted(folder, node, error)
                 continue
+            if not folder:
+                self._settle(empty=not found)
             if folder and b".git" in found and self._foreign(folder):
                 self._drop_name(self._make(folder.rpartition(b"/")[0]), *_split(folder))
                 continue
@@ -231,16 +238,23 @@ class Tree:
                 if name == b".git" or (rules.ignore_case and name.lower() == b".git"):
                     continue
                 stat_of = lambda entry=entry: entry.stat(follow_symlinks=False)  # noqa: E731
-                for below, inside, shut in self._entry(node, folder, name, _mode(entry), stat_of):
+                for below, inside, shut in self._entry(node, folder, name, mode_of(entry), stat_of):
                     stack.append((below, inside, node.rules, shut))
             count += len(found)
             report("scan", count, 0)
+
+    def _settle(self, *, empty: bool) -> None:
+        """The root is listed. Another folder, and empty: the mount point of a disk that is not there."""
+        place = place_of(self.root)
+        if self.place not in ("", place) and empty and (self.top.files or self.top.folders):
+            raise RootGone
+        self.place = place
 
     def _foreign(self, folder: bytes) -> bool:
         """A repository of its own inside our work tree: git lists nothing of it, unless it tracks files in there."""
         if self.work_tree is None or git.git_folder(os.path.join(self.root, folder)) is None:
             return False
-        return not git.tracks_inside(self.root, folder)
+        return not git.tracks_inside(self.root, folder, self.git)
 
     def _unlisted(self, folder: bytes, node: Node, error: OSError) -> None:
         if not folder:
@@ -317,7 +331,7 @@ class Tree:
                 seen = os.lstat(path)
             except OSError:
                 return Read(None, why="gone")
-            known = self._gone.get(seen.st_ino)
+            known = self._gone.get(inode(seen))
             if known is not None and known.same(seen):
                 return Read(known)
         found = read(path, self.limit)
@@ -351,15 +365,6 @@ class Tree:
         gone_before = path in delta.content
         if before != after or gone_before:
             delta.content.add(path)
-
-
-def _mode(entry: os.DirEntry[bytes]) -> int:
-    """The kind of a directory entry, without a system call on most file systems."""
-    if entry.is_symlink():
-        return stat.S_IFLNK
-    if entry.is_dir(follow_symlinks=False):
-        return stat.S_IFDIR
-    return stat.S_IFREG if entry.is_file(follow_symlinks=False) else stat.S_IFIFO
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:

@@ -44,6 +44,7 @@ _REMOTE = frozenset(
     (
         *("9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "drvfs", "gfs", "gfs2", "glusterfs", "lustre"),
         *("ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "prl_fs", "smb3", "smbfs", "vboxsf", "vmhgfs"),
+        *("fakeowner", "grpcfuse", "osxfs", "virtiofs"),
     )
 )
 
@@ -292,13 +293,22 @@ class Debounce:
     """Many events, few looks. Times are in seconds on one clock, given by the caller.
 
     A look is due `quiet_s` after the last event, `wait_s` after the first at the latest; ten times that when more than
-    `many` paths have changed. A file that is open for writing is due when it is closed, or after `open_s`.
+    `many` paths have changed. A file that is open for writing is due when it is closed, or after `open_s`;
+    as long as it goes on without a rest, after twice the last wait each time, `longest_s` at most.
     """
 
-    def __init__(self, quiet_s: float = 0.02, wait_s: float = 0.1, open_s: float = 0.5, many: int = 200) -> None:
-        self.quiet_s, self.wait_s, self.open_s, self.many = quiet_s, wait_s, open_s, many
+    def __init__(
+        self,
+        quiet_s: float = 0.02,
+        wait_s: float = 0.1,
+        open_s: float = 0.5,
+        many: int = 200,
+        longest_s: float = 30.0,
+    ) -> None:
+        self.quiet_s, self.wait_s, self.open_s, self.many, self.longest_s = quiet_s, wait_s, open_s, many, longest_s
         self._settled: set[bytes] = set()
-        self._open: dict[bytes, float] = {}
+        self._open: dict[bytes, tuple[float, float]] = {}  # when due, and the wait that ends then
+        self._grew: dict[bytes, tuple[float, float]] = {}  # when last taken while open, and after which wait
         self._first = self._last = 0.0
 
     def __len__(self) -> int:
@@ -307,10 +317,13 @@ class Debounce:
     def add(self, events: Iterable[Event], now: float) -> None:
         for path, soft in events:
             if soft:
-                if path not in self._settled:
-                    self._open.setdefault(path, now + self.open_s)
+                if path not in self._settled and path not in self._open:
+                    taken, wait = self._grew.get(path, (now, 0.0))
+                    wait = min(self.longest_s, 2 * wait) if wait and now - taken <= wait else self.open_s
+                    self._open[path] = now + wait, wait
                 continue
             self._open.pop(path, None)
+            self._grew.pop(path, None)
             if not self._settled:
                 self._first = now
             self._settled.add(path)
@@ -323,14 +336,19 @@ class Debounce:
             scale = 10 if len(self._settled) > self.many else 1
             times.append(min(self._last + self.quiet_s * scale, self._first + self.wait_s * scale))
         if self._open:
-            times.append(next(iter(self._open.values())))
+            times.append(min(due for due, _ in self._open.values()))
         return min(times, default=None)
 
     def take(self, now: float) -> set[bytes]:
         """The paths to look at now."""
         taken, self._settled = self._settled, set()
-        while self._open and next(iter(self._open.values())) <= now:
-            path = next(iter(self._open))
+        ripe = [(path, wait) for path, (due, wait) in self._open.items() if due <= now]
+        for path, wait in ripe:
             del self._open[path]
+            self._grew[path] = now, wait
             taken.add(path)
+        if ripe:  # what has rested as long as it last had to wait begins anew
+            self._grew = {
+                path: (at, wait) for path, (at, wait) in self._grew.items() if now - at <= wait or path in self._open
+            }
         return taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
@@ -10,6 +11,9 @@ from aicockpit.prompts.skeleton import Analysis
 
 CONTEXT = 2  # lines around a change that is in no symbol, or in one too long to be told whole
 MAX_DIFFED = 3_000  # lines that are compared one by one; a larger change is one hunk
+# Pairs of equal lines, old and new, times lines: the most that comparing can cost, some 2 s. Text that repeats itself
+# takes the cube of its length.
+MAX_COST = 20_000_000
 MAX_LINE = 400  # characters
 
 Span = tuple[str, int, int]
@@ -33,8 +37,8 @@ def entry(
         return "" if old is None else f"{line_comment(path)} {path} was deleted"
     if old is None:
         text = new if new_analysis is None else new_analysis.skeleton
-        return "\n".join(_bounded(text.splitlines(), limit_lines, path))
-    before, after = old.splitlines(), new.splitlines()
+        return "\n".join(_bounded(_lines(text), limit_lines, path))
+    before, after = _lines(old), _lines(new)
     spans = () if new_analysis is None else new_analysis.spans
     parts = sorted({_part(start, end, after, spans, limit_lines) for start, end in _changes(before, after)})
     lines: list[str] = []
@@ -61,7 +65,7 @@ def _changes(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int
     while tail < min(len(before), len(after)) - start and before[-1 - tail] == after[-1 - tail]:
         tail += 1
     old, now = before[start : len(before) - tail], after[start : len(after) - tail]
-    if max(len(old), len(now)) > MAX_DIFFED:
+    if max(len(old), len(now)) > MAX_DIFFED or _cost(old, now) > MAX_COST:
         return [(start, start + len(now))] if _squeezed(old) != _squeezed(now) else []
     codes = SequenceMatcher(None, old, now, autojunk=False).get_opcodes()
     return [
@@ -69,6 +73,19 @@ def _changes(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int
         for tag, i1, i2, j1, j2 in codes
         if tag != "equal" and _squeezed(old[i1:i2]) != _squeezed(now[j1:j2])
     ]
+
+
+def _cost(old: Sequence[str], now: Sequence[str]) -> int:
+    counts = Counter(now)
+    return sum(count * counts[line] for line, count in Counter(old).items()) * min(len(old), len(now))
+
+
+def _lines(text: str) -> list[str]:
+    """As spans count them: only a line feed ends a line."""
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
 
 
 def _part(start: int, end: int, lines: Sequence[str], spans: Sequence[Span], limit: int) -> tuple[int, int]:

@@ -18,9 +18,10 @@ from aicockpit.prompts.skeleton import Analysis
 
 logger = logging.getLogger(__name__)
 
-# Rows on disk and values in memory. A source file's analysis is a few kB.
+# Rows on disk, values in memory, and their bytes. A source file's analysis is a few kB, but a generated one is MBs.
 ROWS_KEPT = 200_000
 HELD = 40_000
+HELD_BYTES = 300_000_000
 _BATCH = 500
 
 Key = tuple[bytes, str]
@@ -35,8 +36,9 @@ def key_of(path: str, content: bytes) -> Key:
 class Analyses:
     """A bounded map of `key_of` -> Analysis. Errors of the file are logged once and it is done without."""
 
-    def __init__(self, file: Path | None, rows: int = ROWS_KEPT, held: int = HELD) -> None:
-        self._rows, self._limit = rows, held
+    def __init__(self, file: Path | None, rows: int = ROWS_KEPT, held: int = HELD, size: int = HELD_BYTES) -> None:
+        self._rows, self._limit, self._most = rows, held, size
+        self._size = 0
         self._held: OrderedDict[Key, Analysis] = OrderedDict()
         self._db = None if file is None else _connect(file)
 
@@ -80,10 +82,12 @@ class Analyses:
             self._db = None
 
     def _hold(self, key: Key, value: Analysis) -> None:
+        if (old := self._held.pop(key, None)) is not None:
+            self._size -= _weight(old)
         self._held[key] = value
-        self._held.move_to_end(key)
-        while len(self._held) > self._limit:
-            self._held.popitem(last=False)
+        self._size += _weight(value)
+        while self._held and (len(self._held) > self._limit or self._size > self._most):
+            self._size -= _weight(self._held.popitem(last=False)[1])
 
     def _read(self, keys: list[Key]) -> dict[Key, Analysis]:
         found: dict[Key, Analysis] = {}
@@ -103,6 +107,11 @@ class Analyses:
     def _give_up(self, error: Exception) -> None:
         logger.warning("the cache of analyses is not usable (%s); files are analysed anew after a restart", error)
         self.close()
+
+
+def _weight(value: Analysis) -> int:
+    """Bytes in memory, about: a string and its place for each reference, one and two numbers for each span."""
+    return len(value.skeleton) + 150 * len(value.references) + 200 * len(value.spans)
 
 
 def _connect(file: Path) -> sqlite3.Connection | None:

@@ -112,10 +112,23 @@ class Builder:
         changes: Sequence[Change],
         lines: int,
     ) -> list[Said]:
-        """Entries for (path, old hash, new hash), in that order. Raises BuildFailed."""
+        """Entries for (path, old hash, new hash), in that order; empty for one that the child dies of.
+
+        Raises BuildFailed.
+        """
         fine = [change for change in changes if change[1] not in self._deadly and change[2] not in self._deadly]
-        made: list[Said] = await self._call("journal", spec, kind, fine, lines) if fine else []
-        return made + [Said(path, new, "", ()) for path, old, new in changes if (path, old, new) not in fine]
+        said: dict[Change, Said] = {}
+        try:
+            if fine:
+                made = await self._call("journal", spec, kind, fine, lines, attempts=1)
+                said.update(zip(fine, made, strict=True))
+        except _Died:
+            for change in fine:
+                try:
+                    said[change] = (await self._call("journal", spec, kind, [change], lines, attempts=1))[0]
+                except _Died as error:
+                    self._condemn(change[0], change[2] or change[1], error)
+        return [said.get(change) or Said(change[0], change[2], "", ()) for change in changes]
 
     async def near(
         self,
@@ -175,10 +188,14 @@ class Builder:
                 try:
                     await self._call("analyse", [(path, content)], attempts=1)
                 except _Died as error:
-                    logger.warning("%s is left out of all context: the builder dies of it (%s)", path, error)
-                    self._deadly[content] = None
-                    while len(self._deadly) > DEADLY_KEPT:
-                        del self._deadly[next(iter(self._deadly))]
+                    self._condemn(path, content, error)
+
+    def _condemn(self, path: str, content: bytes | None, error: _Died) -> None:
+        logger.warning("%s is left out of all context: the builder dies of it (%s)", path, error)
+        if content is not None:
+            self._deadly[content] = None
+        while len(self._deadly) > DEADLY_KEPT:
+            del self._deadly[next(iter(self._deadly))]
 
     async def _call(self, name: str, *values: object, attempts: int = 2) -> Any:
         """One call to the workshop. Raises BuildFailed with its reason, _Died (a BuildFailed) after `attempts`."""

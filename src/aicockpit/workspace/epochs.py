@@ -72,6 +72,11 @@ class Contexts:
 
     # For the server.
 
+    @property
+    def idle(self) -> bool:
+        """No workspace is in use."""
+        return not self._rooms
+
     async def restore(self) -> None:
         """Go on with every workspace that an earlier run kept an epoch of, the one used last first."""
         names = [f"epoch/{kind}/{spec.name}" for spec in self._desk.models() for kind in KINDS]

@@ -5,12 +5,14 @@ A path never reaches the file system of this machine (content is kept by hash), 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aicockpit.errors import BadRequest, TooLarge
 
 MAX_PATH = 4096
+MAX_PARTS = 128
 _MIB = 1024 * 1024
 _SHOWN = 200
 
@@ -19,16 +21,21 @@ _SHOWN = 200
 class StoreLimits:
     """What a client may make the store hold. Sizes in bytes; `workspaces` per owner, `files` and `bytes` per workspace.
 
-    `manifest` and `push` limit one request's inflated body; `reported` the missing hashes that one answer names.
+    `manifest` and `push` limit one request's inflated body (`manifest` 0: what `files` need); `reported` the missing
+    hashes that one answer names.
     """
 
     workspaces: int = 64
     files: int = 200_000
     bytes: int = 4096 * _MIB
     file: int = 8 * _MIB
-    manifest: int = 64 * _MIB
+    manifest: int = 0
     push: int = 16 * _MIB
     reported: int = 4096
+
+    @property
+    def manifest_body(self) -> int:
+        return self.manifest or max(64 * _MIB, self.files * 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +72,13 @@ def check(files: Sequence[File], removed: Sequence[str], complete: bool, limits:
         raise BadRequest("a complete manifest (`base` is null) lists every file, so it removes none", param="removed")
     if len(files) > limits.files:
         raise TooLarge(too_many_files(len(files), limits), code="too_many_files")
+    if len(removed) > limits.files:
+        raise TooLarge(
+            f"the manifest removes {len(removed)} files, and a workspace has {limits.files} at most: send the complete "
+            "manifest (`base` null)",
+            code="too_many_files",
+        )
     seen: set[str] = set()
-    folders: set[str] = set()
     for path in (*(file.path for file in files), *removed):
         check_path(path)
         if path in seen:
@@ -75,13 +87,13 @@ def check(files: Sequence[File], removed: Sequence[str], complete: bool, limits:
     for file in files:
         if not 0 <= file.size <= limits.file:
             raise TooLarge(file_too_large(_show(file.path), file.size, limits), code="file_too_large")
-        folder = file.path.rpartition("/")[0]
-        while folder and folder not in folders:
-            folders.add(folder)
-            folder = folder.rpartition("/")[0]
-    for file in files:
-        if file.path in folders:
-            raise path_conflict(file.path)
+    # What stands in a folder is in one row here. A set of all folders would take the square of a path's length.
+    ordered = sorted(file.path for file in files)
+    for path in ordered:
+        inside = f"{path}/"
+        place = bisect_left(ordered, inside)
+        if place < len(ordered) and ordered[place].startswith(inside):
+            raise path_conflict(path)
 
 
 def check_path(path: str) -> None:
@@ -94,6 +106,8 @@ def check_path(path: str) -> None:
         raise _bad_path(path, f"it has {size} bytes of UTF-8, and {MAX_PATH} are allowed")
     if "\0" in path:
         raise _bad_path(path, "it holds a NUL byte")
+    if path.count("/") >= MAX_PARTS:
+        raise _bad_path(path, f"it has {path.count('/') + 1} parts, and {MAX_PARTS} are allowed")
     for part in path.split("/"):
         if part in ("", ".", ".."):
             raise _bad_path(path, f"it has the part {part!r}; send it relative to the workspace, parts joined by `/`")

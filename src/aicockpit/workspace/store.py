@@ -13,7 +13,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -29,6 +29,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # A blob's grace period begins anew at most so often: a client that asks again and again makes no writes.
 _FRESH_S = 600.0
 _BATCH = 500
+# Room that is made at the limit, as a part of it.
+_SLACK = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +161,18 @@ class Store:
             return made
 
     def delete(self, id: int) -> None:
-        """Drop its files and states, in one transaction. Blobs that nobody else needs go with `collect`."""
+        """Drop its files and states, in one transaction, then the blobs that came for it and that no tree holds."""
         with self._writing:
             with self._write() as db:
                 db.execute("DELETE FROM workspaces WHERE id = ?", (id,))
+                # No grace period for what was sent for it: else making it again would give room anew.
+                db.execute(f"UPDATE blobs SET seen = 0 WHERE workspace = ? AND {tables.UNUSED}", (id,))
+                left = [hash for hash, _ in tables.unused(db, id)]
             if (gone := self._infos.pop(id, None)) is not None:
                 del self._ids[gone.owner, gone.name]
             self._used.pop(id, None)
             self._pushed.pop(id, None)
+        self._drop(left, 0.0)
 
     def propose(
         self, id: int, base: int | None, files: Sequence[File], removed: Sequence[str] = ()
@@ -200,8 +206,6 @@ class Store:
                     left = {change.old for change in plan.changes if change.old is not None}
                     tables.keep(db, left, self._clock(), _FRESH_S)
             self._infos[id] = after
-            if plan.changes:
-                self._pushed.pop(id, None)
             return Applied(after.revision, plan.changes)
 
     def put_blobs(self, pairs: Iterable[tuple[bytes, bytes]], id: int | None = None) -> tuple[int, int]:
@@ -222,7 +226,7 @@ class Store:
             tables.keep(db, known, self._clock(), _FRESH_S)
         fresh = [(hash, data) for hash, data in good.items() if hash not in known]
         if id is not None:
-            self._take_room(id, sum(len(data) for _, data in fresh))
+            self._take_room(id, sum(len(data) for _, data in fresh), good)
         if fresh:
             with tables.full_told(self.folder):
                 staged = self._blobs.stage(fresh)
@@ -301,20 +305,40 @@ class Store:
                 code="wrong_hash",
             )
 
-    def _take_room(self, id: int, size: int) -> None:
-        """As many bytes as a tree may have may be here that no tree holds. Counted upwards, exactly when it matters."""
-        total = self._pushed.get(id, 0) + size
-        if total > self.limits.bytes:
-            with self._reading:
-                query = f"SELECT COALESCE(SUM(size), 0) FROM blobs WHERE workspace = ? AND {tables.UNUSED}"
-                total = self._reader.execute(query, (id,)).fetchone()[0] + size
-        if total > self.limits.bytes:
+    def _take_room(self, id: int, size: int, spared: Collection[bytes]) -> None:
+        """As many bytes as a tree may have may be here that no tree holds; the oldest make room, but for `spared`.
+
+        What a newer content replaced counts. Counted upwards, exactly when it matters.
+        """
+        limit = self.limits.bytes
+        if size > limit:
             raise TooLarge(
-                f"{total} bytes were sent that no manifest refers to, and {self.limits.bytes} are allowed: post the "
-                "manifest, or wait an hour",
+                f"one push holds {size} bytes, and {limit} are all that a workspace may have",
                 code="workspace_too_large",
             )
-        self._pushed[id] = total
+        total = self._pushed.get(id)
+        if total is None or total + size > limit:
+            with self._reading:
+                unused = tables.unused(self._reader, id)
+            total, gone = sum(size for _, size in unused), []
+            if total + size > limit:
+                # More than is needed: not every push shall look for the oldest.
+                most = max(0, limit - size - limit // _SLACK)
+                for hash, length in unused:
+                    if total > most and hash not in spared:
+                        gone.append(hash)
+                        total -= length
+                self._drop(gone, self._clock())
+        self._pushed[id] = total + size
+
+    def _drop(self, hashes: Sequence[bytes], seen: float) -> None:
+        """Remove those of the blobs that no tree holds and nobody has sent or named after `seen`, a Unix time."""
+        for start in range(0, len(hashes), _BATCH):
+            with self._naming:
+                with self._write() as db:
+                    gone = tables.still_unused(db, hashes[start : start + _BATCH], seen)
+                    db.executemany("DELETE FROM blobs WHERE hash = ?", ((hash,) for hash in gone))
+                self._blobs.remove(gone)
 
     def _after(self, info: Info, known: Mapping[str, File], plan: manifest.Plan, sizes: Mapping[bytes, int]) -> Info:
         """The workspace as it will be. Raises TooLarge."""

@@ -121,19 +121,33 @@ def sizes(db: sqlite3.Connection, hashes: Iterable[bytes]) -> dict[bytes, int]:
 
 def check_places(db: sqlite3.Connection, id: int, plan: Plan, removed: Collection[str]) -> None:
     """Raises BadRequest when a new file would stand where a folder stays, or in what stays a file."""
-    for change in plan.changes:
-        if change.old is not None:
-            continue
-        above = named(db, id, parents(change.path))
+    before = ""
+    for new in sorted(change.path for change in plan.changes if change.old is None):
+        # The folders that it shares with the one before were looked at then.
+        above = named(db, id, [folder for folder in parents(new) if not before.startswith(f"{folder}/")])
         if any(file.path not in removed for file in above):
-            raise path_conflict(change.path)
+            raise path_conflict(new)
         # `0` is the character after `/`: all that begins with this path and a slash.
         inside = db.execute(
-            "SELECT path FROM files WHERE workspace = ? AND path >= ? AND path < ?",
-            (id, f"{change.path}/", f"{change.path}0"),
+            "SELECT path FROM files WHERE workspace = ? AND path >= ? AND path < ?", (id, f"{new}/", f"{new}0")
         )
         if any(path not in removed for (path,) in inside):
-            raise path_conflict(change.path)
+            raise path_conflict(new)
+        before = new
+
+
+def unused(db: sqlite3.Connection, id: int) -> list[tuple[bytes, int]]:
+    """Hash and size of the contents that were sent for a workspace and that no tree holds, the oldest first."""
+    return db.execute(f"SELECT hash, size FROM blobs WHERE workspace = ? AND {UNUSED} ORDER BY seen", (id,)).fetchall()
+
+
+def still_unused(db: sqlite3.Connection, hashes: Iterable[bytes], seen: float) -> list[bytes]:
+    """Those of the hashes that no tree holds and that nobody has sent or named after `seen`."""
+    found: list[bytes] = []
+    for some in _some(hashes):
+        query = f"SELECT hash FROM blobs WHERE hash IN ({_marks(some)}) AND seen <= ? AND {UNUSED}"
+        found += [row[0] for row in db.execute(query, (*some, seen))]
+    return found
 
 
 def apply(

@@ -33,13 +33,15 @@ log = logging.getLogger(__name__)
 COLD, WARMING, WARM, STUCK = WarmState.COLD, WarmState.WARMING, WarmState.WARM, WarmState.STUCK
 Report = Callable[[Target, Progress], None]
 _NEVER = float("inf")
+_ENGINES = (Mismatch.COLD, Mismatch.UNREPORTED)  # not of the tokens
 
 
 @dataclass(slots=True, eq=False)
 class Work:
     """One target on its way. Times are of the monotonic clock, but for `verified_at`. `retry_at` infinite: refused.
 
-    `wanted_at`: None once it was warm. `due`: warm, and to be verified again. `proven`: some of it was hit.
+    `wanted_at`: None once it was warm. `due`: warm, and to be verified again. `proven`: some of it was hit. `kind`: of
+    the last mismatch since it was warm.
     """
 
     target: Target
@@ -57,6 +59,7 @@ class Work:
     retry_at: float = 0.0
     verified_at: float | None = None
     noted: set[Mismatch] = field(default_factory=set)
+    kind: Mismatch | None = None
 
     @property
     def open(self) -> bool:
@@ -84,7 +87,10 @@ class Wanted:
         self._seen_version = -1
 
     def replace(self, targets: Sequence[Target]) -> None:
-        """A target with the same key and tokens goes on where it is."""
+        """A target with the same key and tokens goes on where it is.
+
+        With other tokens it begins anew, unless what it is stuck at is the engine's: that no save changes.
+        """
         works: dict[Key, Work] = {}
         for target in sorted(targets, key=lambda one: -one.priority):
             old = self._works.get(target.key)
@@ -93,7 +99,10 @@ class Wanted:
                 old.target = replace(target, tokens=old.target.tokens)
                 works[target.key] = old
             else:
-                works[target.key] = Work(target, time.monotonic())
+                work = works[target.key] = Work(target, time.monotonic())
+                if old is not None and old.state is STUCK and old.retry_at != _NEVER and old.kind in _ENGINES:
+                    work.state, work.reason, work.kind, work.noted = STUCK, old.reason, old.kind, old.noted
+                    work.tries, work.retry_at = old.tries, old.retry_at
         gone = [work for key, work in self._works.items() if works.get(key) is not work]
         self._counters.superseded += sum(work.state in (COLD, WARMING) for work in gone)
         self._works = works
@@ -103,7 +112,7 @@ class Wanted:
         """A new engine, with nothing in its cache that we know of."""
         self.info = info
         for work in self._works.values():
-            work.tries, work.retry_at = 0, 0.0
+            work.tries, work.retry_at, work.kind = 0, 0.0, None
             work.noted.clear()
             self.set(work, COLD, "")
         self.cool("")
@@ -160,7 +169,7 @@ class Wanted:
             work.verified_at = time.time()
         if work.state is not WARM:
             work.warm_at = now
-        work.wanted_at, work.due, work.done = None, False, work.total
+        work.wanted_at, work.due, work.done, work.kind = None, False, work.total, None
         work.check_at = now + self._limits.verify_s
         self.set(work, WARM, "")
 
@@ -175,6 +184,7 @@ class Wanted:
             self._counters.evictions += 1
             self._settle(work)
         work.due, work.proven, work.verified_at = False, False, None
+        work.kind = kind
         work.tries += 1
         if kind is Mismatch.UNREPORTED:  # asking again would not make it speak
             work.tries = self._limits.tries
