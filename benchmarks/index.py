@@ -28,13 +28,13 @@ from rich.table import Table
 
 from aicockpit.indexer.agent import Options, Progress, run
 from aicockpit.indexer.watch import file_system
+from benchmarks import sections
 from benchmarks.gateway import machine
 from benchmarks.proc import ROOT
 from benchmarks.report import markdown_table
 from fake_workspace import FakeWorkspaces, serving
 
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- bench:index:begin -->", "<!-- bench:index:end -->"
 MB = 1 << 20
 SWITCHED = 3000
 SMALL = 40
@@ -193,15 +193,6 @@ def _stands(fake: FakeWorkspaces, paths: list[str]) -> bool:
     return all(files[path][1] < SMALL for path in paths)
 
 
-def replace_between(text: str, part: str) -> str:
-    """`text` with the part between the markers replaced; a section of its own when they are not there."""
-    block = f"{BEGIN}\n{part}\n{END}"
-    if BEGIN not in text:
-        return f"{text.rstrip()}\n\n## The indexer\n\n{block}\n"
-    before, _, rest = text.partition(BEGIN)
-    return before + block + rest.partition(END)[2]
-
-
 def main(words: list[str]) -> int:
     if words[:1] == ["--agent"]:
         asyncio.run(agent(words[1:]))
@@ -229,9 +220,7 @@ def main(words: list[str]) -> int:
         kind = file_system(tempfile.gettempdir().encode())
         facts = f"{time.strftime('%Y-%m-%d')}; {machine()}; {chosen.files:,} files, {chosen.megabytes:,} MB on {kind}, "
         facts += f"just written, so in the page cache; the gateway is the tests' fake. Made by `{command}`."
-        PAGE.write_text(
-            replace_between(PAGE.read_text(), f"{facts}\n\n{markdown_table(head, [r.cells for r in rows])}")
-        )
+        sections.write(PAGE, "index", f"{facts}\n\n{markdown_table(head, [r.cells for r in rows])}")
         console.print(f"written: {PAGE.relative_to(ROOT)}")
     return int(any(row.cells[3] == "MISS" for row in rows))
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from rich.table import Table
 
+from benchmarks import sections
 from benchmarks.bars import Bar, Results
 from benchmarks.model import Measurement, Missing
 from benchmarks.stats import MB, added, ratio
 
-BEGIN = "<!-- bench:gateway:begin -->"
-END = "<!-- bench:gateway:end -->"
+BEGIN, END = sections.markers("gateway")
 INTRO = f"""# Performance
 
 ## Gateways side by side
@@ -170,13 +170,7 @@ def render(facts: Facts, results: Results, bars: Sequence[Bar]) -> str:
 
 def replace_between(text: str, part: str) -> str:
     """`text` with everything between the markers replaced; appended with its markers when there are none."""
-    block = f"{BEGIN}\n{part}\n{END}"
-    begin, end = text.find(BEGIN), text.find(END)
-    if begin < 0 and end < 0:
-        return f"{text.rstrip()}\n\n{block}\n".lstrip()
-    if begin < 0 or end < begin or text.count(BEGIN) > 1 or text.count(END) > 1:
-        raise ValueError(f"the markers {BEGIN} and {END} must stand once each, in this order")
-    return text[:begin] + block + text[end + len(END) :]
+    return sections.replaced(text, "gateway", part)
 
 
 def write(path: Path, part: str) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class WarmSide:
             self._render,
             limits=EpochLimits(idle_s=settings.context_idle),
         )
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._restored: frozenset[str] = frozenset()
 
     def parts(self) -> Workspaces:
@@ -82,9 +82,15 @@ class WarmSide:
             self.prefetchers[engine.name] = made
             made.launch()
         self._restore()
-        self._tasks.append(asyncio.create_task(tidy(self.store), name="tidy workspaces"))
+        self._launch(tidy(self.store), "tidy workspaces")
         if self._settings.workspace is not None:
-            self._tasks.append(asyncio.create_task(self._index(self._settings.workspace), name="indexer"))
+            self._launch(self._index(self._settings.workspace), "indexer")
+
+    def _launch(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Until it is done, or we close."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def wake(self) -> None:
         """An engine changed its state."""
@@ -98,7 +104,7 @@ class WarmSide:
         known = frozenset(spec.name for spec in self._models())
         if known != self._restored:
             self._restored = known
-            self._tasks.append(asyncio.create_task(self.contexts.restore(), name="restore epochs"))
+            self._launch(self.contexts.restore(), "restore epochs")
 
     def speed(self, engines: Sequence[Engine]) -> float:
         """Tokens of prefill per second, of the fastest of these; a guess until one was measured."""
@@ -122,9 +128,10 @@ class WarmSide:
         return found + _context_figures(self.contexts.status(info.id) for info in self.store.list())
 
     async def close(self) -> None:
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.contexts.close()
         await asyncio.gather(*(prefetcher.close() for prefetcher in self.prefetchers.values()))
         await self._builder.close()
@@ -134,12 +141,12 @@ class WarmSide:
 
     def _models(self) -> list[ModelSpec]:
         """Every served model, by the first of its names."""
-        found: dict[str, ModelSpec] = {}
-        for engine in self._engines:
-            if engine.served_names and engine.served_names[0] not in found:
-                name = engine.served_names[0]
-                found[name] = self._spec(name, engine)
-        return list(found.values())
+        names = dict.fromkeys(engine.served_names[0] for engine in self._engines if engine.served_names)
+        return [self._spec(name, engine) for name in names if (engine := self._serving(name)) is not None]
+
+    def _serving(self, model: str) -> Engine | None:
+        """The first engine whose first name this is: what it says of the model counts for all."""
+        return next((engine for engine in self._engines if engine.served_names[:1] == (model,)), None)
 
     def _spec(self, name: str, engine: Engine) -> ModelSpec:
         card = engine.cards.get(name, {})
@@ -168,10 +175,14 @@ class WarmSide:
         )
 
     def _mark(self, model: str) -> Hashable:
-        return next((spec for spec in self._models() if spec.name == model), None)
+        """What an engine says of a model: asked at every request, so it only looks into memory."""
+        engine = self._serving(model)
+        card = engine.cards.get(model, {}) if engine is not None else {}
+        return engine is not None, card.get("max_model_len"), card.get("root")
 
     def _voice(self, model: str) -> Voice | str:
-        spec = next((spec for spec in self._models() if spec.name == model), None)
+        engine = self._serving(model)
+        spec = self._spec(model, engine) if engine is not None else None
         if spec is None or spec.max_model_len is None:
             return "its engine has not said how long its context is"
         if spec.folder is None:

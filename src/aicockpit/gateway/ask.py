@@ -23,9 +23,9 @@ class Ask:
 
 def ask_of(headers: Mapping[bytes, bytes], skim: Skim, named: str) -> Ask | None:
     """None when the request neither names a workspace nor has a suffix. Raises BadRequest."""
-    workspace = _text(headers, b"x-aicockpit-workspace", skim.workspace, "workspace") or named
     if skim.suffix is None and skim.workspace is None and not named and b"x-aicockpit-workspace" not in headers:
         return None
+    workspace = _text(headers, b"x-aicockpit-workspace", skim.workspace, "workspace") or named
     if skim.suffix is not None and not isinstance(skim.suffix, str):
         raise BadRequest("`suffix` must be a string", code="invalid_suffix", param="suffix")
     if not workspace:

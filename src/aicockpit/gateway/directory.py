@@ -53,9 +53,9 @@ class Directory:
             name, engines = self.find(model)
             return name, engines, ""
         base, _, workspace = model.rpartition("@")
-        if not base or any(model in engine.served_names for engine in self.engines):
+        if not base or model in self.aliases or any(model in engine.served_names for engine in self.engines):
             return *self.find(model), ""
-        return *self.find(model if model in self.aliases else base), "" if model in self.aliases else workspace
+        return *self.find(base), workspace
 
     def _unknown(self) -> str:
         """Engines of which it is not known yet what they serve."""

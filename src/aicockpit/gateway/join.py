@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -102,16 +103,15 @@ class Joiner:
                     param="workspace",
                 )
         parts = _split(body)
-        for name in (*_OURS, "suffix") if path == COMPLETIONS else _OURS:
-            parts.pop(name, None) if ask.workspace or name == "suffix" else None
+        for name in _OURS if ask.workspace else ():
+            parts.pop(name, None)
         parts.update({name: msgspec.Raw(_encode(value)) for name, value in edits.items()})
         voice = await self.voices.get(model)
         kind = _Completion if path == COMPLETIONS else _Chat
         # Without a path the next request may be of another file: nothing of this one may be held for it.
         window = self.windows.of((caller.id, ask.workspace, ask.path)) if ask.path else Window()
         try:
-            made = kind(self, ask, found, voice, model, body, parts)
-            made.foreign, made.reason = bool(why_not), made.reason or why_not
+            made = kind(self, ask, found, voice, model, parts, why_not)
             await made.prepare(window)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from error
@@ -120,7 +120,7 @@ class Joiner:
         return made
 
 
-class Composition:
+class Composition(ABC):
     """One request's prompt in the making; `exchange.Composer` says who calls what."""
 
     kind: ClassVar[Kind]
@@ -133,38 +133,40 @@ class Composition:
         found: Found | None,
         voice: Voice | str,
         model: str,
-        body: bytes,
         parts: dict[str, msgspec.Raw],
+        why_not: str,
     ) -> None:
         self.joiner, self.ask, self.found, self.model, self.parts = joiner, ask, found, model, parts
         self.voice = voice if isinstance(voice, Voice) else None
         self.reason = "" if isinstance(voice, Voice) else voice
         self.head = Head()
         self.tokens: tuple[int, ...] = ()
-        self.foreign = False
+        self.foreign = bool(why_not)
         self.usage: Usage | None = None
         self.hide_usage = self._ask_for_usage()
         self.salted = _value(parts, "cache_salt") is not None
-        self.read(body)
+        self.read()
         for name in _AGAINST:
             value = _value(parts, name)
             if value is not None and value is not False and not (name == "cache_salt" and ask.tokens):
                 self.reason = self.reason or f"the request has `{name}`"
+        self.reason = self.reason or why_not
 
-    def read(self, body: bytes) -> None:
-        """Take what is needed from the client's body. Raises BadRequest."""
-        raise NotImplementedError
+    @abstractmethod
+    def read(self) -> None:
+        """Take what is needed from the client's body. Raises BadRequest, TextTooLong."""
 
+    @abstractmethod
     async def prepare(self, window: Window) -> None:
         """Whatever takes long and does not depend on the engine."""
 
+    @abstractmethod
     def room(self) -> int:
         """Tokens that may stand in front of the client's own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fill(self) -> None:
         """Set the parts of the body that depend on the head."""
-        raise NotImplementedError
 
     def compose(self, engine: Engine) -> bytes:
         self.head = self._head(engine.name)
@@ -252,9 +254,9 @@ class _Completion(Composition):
     kind, path = "completion", COMPLETIONS
     tails: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
-    def read(self, body: bytes) -> None:
-        fields = _completion(body)
-        prompt, self.suffix = fields.prompt, fields.suffix if isinstance(fields.suffix, str) else ""
+    def read(self) -> None:
+        prompt, self.suffix = _value(self.parts, "prompt"), _value(self.parts, "suffix") or ""
+        self.parts.pop("suffix", None)
         if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
             prompt = prompt[0]
         self.prefix = prompt if isinstance(prompt, str) else ""
@@ -310,7 +312,7 @@ class _Chat(Composition):
 
     kind, path = "chat", CHAT
 
-    def read(self, body: bytes) -> None:
+    def read(self) -> None:
         messages = _value(self.parts, "messages")
         self.messages = messages if isinstance(messages, list) else []
         self.raw = bytes(self.parts.get("messages", b"")) + bytes(self.parts.get("tools", b""))
@@ -337,15 +339,9 @@ class _Chat(Composition):
             self.parts["messages"] = msgspec.Raw(_encode(messages))
 
 
-class _CompletionFields(msgspec.Struct):
-    prompt: Any = None
-    suffix: Any = None
-
-
 _decode = msgspec.json.decode
 _encode = msgspec.json.Encoder().encode
 _split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_completion = msgspec.json.Decoder(_CompletionFields).decode
 
 
 def _value(parts: Mapping[str, msgspec.Raw], name: str) -> Any:

@@ -73,11 +73,11 @@ class LimitedProtocol(HttpToolsProtocol):
             await self.flow.drain()
         if self._lost or cycle.response_started:
             return
-        lines, length = [STATUS_LINE[status]], not body
+        lines, sized = [STATUS_LINE[status]], not body
         for name, value in headers:
-            length = length or name == b"content-length"
+            sized = sized or name == b"content-length"
             lines += (name, b": ", value, b"\r\n")
-        if not length:
+        if not sized:
             lines.append(b"content-length: %d\r\n" % len(body))
         lines += (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
         self.transport.write(b"".join(lines))

@@ -32,7 +32,7 @@ class StreamWatch:
             piece = self._partial + piece
             self._partial = b""
         if not piece.endswith(_ENDS):
-            cut = max(place + len(end) if (place := piece.rfind(end)) >= 0 else 0 for end in _ENDS)
+            cut = _whole(piece)
             rest, piece = piece[cut:], piece[:cut]
             if len(rest) > _HELD:  # no error of an engine is so long
                 self.finished = True
@@ -55,6 +55,11 @@ class StreamWatch:
             self.error = _find_error(events)
 
 
+def _whole(piece: bytes) -> int:
+    """Where the last complete event in it ends."""
+    return max(place + len(end) if (place := piece.rfind(end)) >= 0 else 0 for end in _ENDS)
+
+
 class UsageTap:
     """Reads the usage out of a stream of events; takes the event that carries nothing else away when `hide` is set.
 
@@ -71,7 +76,7 @@ class UsageTap:
     def feed(self, piece: bytes) -> bytes:
         """What of it, and of what was held, may go on."""
         whole = self._held + piece
-        end = max(whole.rfind(mark) + len(mark) if mark in whole else 0 for mark in _ENDS)
+        end = _whole(whole)
         if len(whole) - end > _HELD:  # no event that matters here is so long
             end = len(whole)
         self._held = whole[end:]

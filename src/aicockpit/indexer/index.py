@@ -12,9 +12,8 @@ import msgspec
 from aicockpit.indexer.ledger import Entry, Ledger
 from aicockpit.indexer.reading import Read, content_hash, read
 from aicockpit.indexer.scan import Delta, Report, Tree
+from aicockpit.workspace.manifest import MAX_PARTS, MAX_PATH
 
-# What the gateway takes (workspace/manifest.py): bytes of a path, and its parts.
-MAX_PATH, MAX_PARTS = 4096, 128
 # One body of blobs: it is closed when the files that belong to it pass this many bytes or this many files.
 BATCH_BYTES, BATCH_FILES = 4 << 20, 1024
 GZIP = 16 + zlib.MAX_WBITS
