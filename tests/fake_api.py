@@ -30,7 +30,7 @@ class Api(Plain):
         super().__init__(args, switches, wire)
         self.responses: dict[str, Json] = {}
         self.background: set[asyncio.Task[None]] = set()
-        self.draining = False
+        self.draining = self.asleep = False
         generating = {
             "/v1/chat/completions": self.openai,
             "/v1/completions": self.openai,
@@ -105,9 +105,22 @@ class Api(Plain):
         else:
             raise Refused(404, "Not Found", kind="Not Found")
 
+    async def rest(self, x: Exchange, *, asleep: bool) -> None:
+        self.wire.counters.management += 1
+        if self.switches.no_sleep if asleep else self.switches.no_wake:
+            raise Refused(500, "no sleep mode here")
+        if asleep:
+            await self.engine.forget()
+        self.asleep = asleep
+        await x.send_json({"status": "sleeping" if asleep else "awake"})
+
     async def post(self, x: Exchange) -> None:
-        path = x.request.path
-        if path in MANAGEMENT.split():
+        path = x.request.path.partition("?")[0]
+        if path in ("/sleep", "/wake_up"):
+            await self.rest(x, asleep=path == "/sleep")
+        elif self.asleep:
+            raise Refused(500, "the engine is asleep")
+        elif path in MANAGEMENT.split():
             self.wire.counters.management += 1
             await x.send_json({"reached": path})
         elif path.startswith("/v1/responses/") and path.endswith("/cancel"):

@@ -144,6 +144,8 @@ class Switches:
     array_events: bool = False
     no_suffix: bool = True
     embedding_model: bool = False
+    no_sleep: bool = False
+    no_wake: bool = False
 
     def change(self, values: dict[str, Any]) -> list[str]:
         """Sets what is named (die-after, die_after or fake_die_after); returns the names it does not know."""

@@ -41,8 +41,10 @@ live: POST /fake/set {"token_delay": 0.1}. "POST" below: any POST other than /fa
 | drop-events N            | the next N batches of KV events are not published (a replay has them)              |
 | array-events             | KV events as arrays, as older releases sent them                                   |
 | no-suffix                | suffix gets 400, as with vLLM (the default; --no-fake-no-suffix turns it off)      |
+| no-sleep, no-wake        | /sleep, /wake_up answer 500                                                        |
 | embedding-model          | only the pooling routes exist (also with --runner pooling or --convert)            |
 
+Asleep (POST /sleep), every POST of a user gets 500, and the prefix cache is empty.
 Control: GET /fake/state (counters), GET /fake/last[?path=/x] (the last request that was not a poll, or the last
 to that path), GET /fake/prompts (every prefill), POST /fake/set, POST /fake/forget {"blocks": N, "silent": true}
 (evicts N blocks, or clears the cache).
@@ -79,7 +81,7 @@ NUMBERS = (
 TRUTHS = (
     "--enable-prompt-tokens-details --enforce-eager --trust-remote-code --enable-auto-tool-choice"
     " --enable-expert-parallel --enable-request-id-headers --disable-uvicorn-access-log --enable-log-requests"
-    " --enable-prefix-caching"
+    " --enable-prefix-caching --enable-sleep-mode"
 )
 
 

@@ -19,6 +19,7 @@ from aicockpit.engines.client import Upstream
 from aicockpit.engines.engine import Engine
 from aicockpit.gateway.app import Gateway
 from aicockpit.gateway.server import Doors, build
+from aicockpit.gateway.waking import Waker
 from aicockpit.types import Address, EngineState
 from fake_client import FakeVllm
 
@@ -91,14 +92,17 @@ async def running(
     *engines: Engine,
     aliases: dict[str, str] | None = None,
     used_memory: float | None = None,
+    live: list[Engine] | None = None,
+    waker: Waker | None = None,
     **values: str,
 ) -> AsyncIterator[Rig]:
-    """`values` are settings without their prefix: `max_body="1MiB"`."""
+    """`values` are settings without their prefix: `max_body="1MiB"`. `live`: a supervisor's own list of engines."""
     environ = {"AICOCKPIT_STATE_DIR": str(tmp_path / "state"), "AICOCKPIT_PORT": "0"}
     environ |= {f"AICOCKPIT_{name.upper()}": value for name, value in values.items()}
     settings = settings_module.load(environ=environ)
-    fleet = Fleet(list(engines))
+    fleet = Fleet(list(engines) if live is None else live)
     gateway = build(settings, fleet, aliases or {}, (KEY,), lambda: [], lambda: used_memory)
+    gateway.forwarder.waker = waker
     control = settings.run_dir / "gateway.sock"
     doors = Doors(gateway, settings.host, settings.port, control, drain_s=1)
     await doors.open()

@@ -31,6 +31,7 @@ class EngineState(StrEnum):
     STARTING = "starting"
     READY = "ready"
     STOPPING = "stopping"
+    SLEEPING = "sleeping"  # its process lives, its weights are in the host's memory, its KV cache is gone
     BACKOFF = "backoff"  # crashed; the next start is scheduled
     FAILED = "failed"  # gave up, or the start can never work
     UNREACHABLE = "unreachable"  # an external engine that does not answer
@@ -88,6 +89,20 @@ class KvEventsAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class Residence:
+    """How long an engine stays in memory. `needs`: bytes by device (a GPU's id, or `cpu`) while it does.
+
+    One that is not pinned makes way for others and is brought back by a request; after `ttl_s` seconds without one it
+    goes by itself. `sleeps`: it goes to vLLM's sleep level 1 instead of ending.
+    """
+
+    pinned: bool = True
+    ttl_s: float | None = None
+    needs: tuple[tuple[str, int], ...] = ()
+    sleeps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
     """How to start one supervised engine: what `recipes/command.py` decides and `engines/` runs."""
 
@@ -99,3 +114,4 @@ class EngineSpec:
     env: tuple[tuple[str, str], ...] = ()
     gpus: tuple[str, ...] = ()
     kv_events: KvEventsAddress | None = None
+    residence: Residence = field(default_factory=Residence)

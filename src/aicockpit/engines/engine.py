@@ -1,7 +1,7 @@
 """One engine as the rest of the program sees it. A supervised child and an external URL look the same here.
 
 Who writes what: `state`, `stage`, `reason` belong to the engine's one owner task (`process.py`, `external.py`);
-`load`, `pace`, `progress` and `breaker` belong to the request path (`gateway/forward.py`). Everybody may read.
+`load`, `used`, `pace`, `progress` and `breaker` belong to the request path (`gateway/forward.py`). Everybody may read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from aicockpit.engines.breaker import Breaker
 from aicockpit.engines.client import Upstream
-from aicockpit.types import Address, EngineState, KvEventsAddress, Lane
+from aicockpit.types import Address, EngineState, KvEventsAddress, Lane, Residence
 
 
 @dataclass(slots=True)
@@ -36,7 +36,8 @@ class Engine:
     """See the module. `cards`: what its /v1/models says, by name. `progress` moves while answers arrive.
 
     `files`: the folder of its model, where it is known. `pace`: seconds that a request adds to the wait of the next
-    one, a moving average.
+    one, a moving average. `generation` grows each time it becomes ready with an empty cache, `start_s` is how long
+    that took the last time; `used`: when a user's request last ended, on the monotonic clock.
     """
 
     name: str
@@ -52,6 +53,11 @@ class Engine:
     reason: str = ""
     pid: int | None = None
     restarts: int = 0
+    generation: int = 0
+    start_s: float | None = None
+    ready_at: float = 0.0
+    used: float = 0.0
+    residence: Residence = field(default_factory=Residence)
     load: Load = field(default_factory=Load)
     pace: float = 0.0
     progress: int = 0
@@ -60,3 +66,16 @@ class Engine:
     @property
     def ready(self) -> bool:
         return self.state is EngineState.READY
+
+    @property
+    def wakeable(self) -> bool:
+        """It is not in memory, and a request may bring it back."""
+        return not self.residence.pinned and self.state in _AWAY
+
+    @property
+    def coming_back(self) -> bool:
+        """It is on its way into memory because a request asked for it."""
+        return not self.residence.pinned and self.state is EngineState.STARTING
+
+
+_AWAY = (EngineState.STOPPED, EngineState.STOPPING, EngineState.SLEEPING)

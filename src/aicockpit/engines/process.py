@@ -6,6 +6,7 @@
 | starting | waits for the outcome   | ends it -> stopped     | ends it -> starting  | -> backoff, or failed      |
 | ready    | returns                 | -> stopping            | -> stopping, start   | or hangs: -> backoff       |
 | stopping | starts afterwards       | waits                  | starts afterwards    | -> stopped                 |
+| sleeping | wakes it -> starting    | ends it -> stopped     | ends it -> starting  | -> stopped                 |
 | backoff  | -> starting now         | -> stopped             | as start             |                            |
 | failed   | -> starting, new count  | -> stopped             | as start             |                            |
 
@@ -16,7 +17,8 @@ the waiting; stop() and close() end processes. close() is stop() for good. Cance
 Any end of a process that should run is a failure, whatever its exit code: vLLM ends with 0 when its core died. A start
 that can never work goes to `failed` at once; other failures go to `backoff` (`restart.py`), then `starting` again.
 Stopping is a ladder: state `stopping`, so that nothing new is routed here; no request in work, or `drain_wait`;
-SIGTERM, `term_wait`; SIGKILL to every descendant, `kill_wait`. A hung engine gets SIGKILL at once.
+SIGTERM, `term_wait`; SIGKILL to every descendant, `kill_wait`. A hung engine gets SIGKILL at once. A patient stop
+waits without `drain_wait` and cuts no request. sleep() is a patient stop that keeps the process, if the engine can.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Union
@@ -51,6 +53,7 @@ _DRAIN_POLL_S = 0.05
 class _Verb(Enum):
     START = auto()
     STOP = auto()
+    SLEEP = auto()
     RESTART = auto()
     CLOSE = auto()
 
@@ -63,6 +66,7 @@ class _Verb(Enum):
 class _Call:
     verb: _Verb
     done: asyncio.Future[None]
+    patient: bool = False
 
     def answer(self, error: EngineStartError | None = None) -> None:
         if not self.done.done():  # the caller may have left
@@ -99,7 +103,7 @@ class EngineProcess:
         # Calls answered once the engine is ready, and once it is stopped.
         self._starters: list[_Call] = []
         self._stoppers: list[_Call] = []
-        self._again = self._closing = False
+        self._again = self._closing = self._patient = self._drowsy = False
         self._attempt: asyncio.Task[Running] | None = None
         self._running: Running | None = None
         self._hurried = False
@@ -119,9 +123,13 @@ class EngineProcess:
         """Start without waiting."""
         self._post(_Verb.START)
 
-    async def stop(self) -> None:
-        """Stop, and wait until every process is gone."""
-        await self._post(_Verb.STOP)
+    async def stop(self, *, patient: bool = False) -> None:
+        """Stop, and wait until every process is gone. `patient`: only once no request is in work."""
+        await self._post(_Verb.STOP, patient)
+
+    async def sleep(self) -> None:
+        """Give the GPU's memory back once no request is in work, and wait until that is done."""
+        await self._post(_Verb.SLEEP, patient=True)
 
     async def restart(self) -> None:
         """Stop, start, and wait until ready. Raises EngineStartError."""
@@ -139,8 +147,8 @@ class EngineProcess:
         if self._owner is not None:
             await asyncio.wait({self._owner})
 
-    def _post(self, verb: _Verb) -> asyncio.Future[None]:
-        call = _Call(verb, asyncio.get_running_loop().create_future())
+    def _post(self, verb: _Verb, patient: bool = False) -> asyncio.Future[None]:
+        call = _Call(verb, asyncio.get_running_loop().create_future(), patient)
         # Nobody may be waiting; what went wrong is in `error` and in the log then.
         call.done.add_done_callback(lambda done: done.cancelled() or done.exception())
         if self._owner is None:
@@ -218,8 +226,16 @@ class EngineProcess:
         return self._stopped
 
     async def _starting(self) -> _Step | None:
+        return await self._come_up(self._starter.start())
+
+    async def _waking(self) -> _Step | None:
+        assert self._running is not None
+        return await self._come_up(self._starter.wake(self._running))
+
+    async def _come_up(self, work: Coroutine[None, None, Running]) -> _Step | None:
         self._set(EngineState.STARTING, reason="")
-        attempt = self._attempt = asyncio.create_task(self._starter.start())
+        attempt = self._attempt = asyncio.create_task(work)
+        began = time.monotonic()
         while (call := await self._next(attempt)) is not None:
             if call.verb is _Verb.START:
                 self._starters.append(call)
@@ -233,6 +249,7 @@ class EngineProcess:
             self._running = attempt.result()
         except StartFailed as error:
             return self._after_failure(error, fatal=error.fatal)
+        self.engine.start_s = time.monotonic() - began
         return self._ready
 
     async def _ready(self) -> _Step | None:
@@ -241,6 +258,8 @@ class EngineProcess:
         child = running.child
         self._failures_in_a_row, self.error = 0, None
         self.engine.pid = child.engine_pid
+        self.engine.generation += 1
+        self.engine.ready_at = self.engine.used = time.monotonic()
         self._set(EngineState.READY)
         _answer(self._starters)
         sampler = Sampler(self.engine, running.canary, self.limits.health, child.guard_pid)
@@ -272,15 +291,37 @@ class EngineProcess:
                 self._heed(call)
         finally:
             await cancel(ladder)
-        ladder.result()
-        return self._stopped
+        return self._sleeping if ladder.result() else self._stopped
 
-    async def _descend(self, child: Child) -> None:
-        """The ladder of a stop."""
+    async def _descend(self, child: Child) -> bool:
+        """The ladder of a stop. True when it ends in sleep."""
         deadline = time.monotonic() + self.limits.drain_wait
-        while self.engine.load.total and not child.exited.done() and time.monotonic() < deadline and not self._hurried:
+        while self.engine.load.total and not child.exited.done() and not self._hurried:
+            if not self._patient and time.monotonic() >= deadline:
+                break
             await asyncio.sleep(_DRAIN_POLL_S)
+        if self._drowsy and not child.exited.done() and await self._starter.sleep():
+            return True
         await self._starter.end(child, term_wait=self.limits.term_wait)
+        return False
+
+    async def _sleeping(self) -> _Step | None:
+        assert self._running is not None
+        self._set(EngineState.SLEEPING, reason="")
+        _answer(self._stoppers)
+        if self._again:
+            self._again = False
+            return self._waking
+        child = self._running.child
+        call = await self._next(child.exited)
+        if call is None:  # nobody misses it: the next request starts it
+            await self._starter.end(child, term_wait=0.0)
+            return self._stopped
+        if call.verb is _Verb.START:
+            self._starters.append(call)
+            return self._waking
+        self._heed(call)
+        return self._sleeping if call.verb is _Verb.SLEEP else self._stopping
 
     def _heed(self, call: _Call) -> None:
         """Note a call that is answered once the engine is stopped, or started again. The last one wins."""
@@ -288,6 +329,8 @@ class EngineProcess:
         if call.verb is _Verb.CLOSE:
             self._closing = True
         self._again = call.verb.starts and not self._closing
+        if call.verb is not _Verb.START:
+            self._patient, self._drowsy = call.patient and not self._closing, call.verb is _Verb.SLEEP
         if not self._again:
             _answer(self._starters, EngineStartError(f"engine {self.engine.name} was stopped"))
 

@@ -80,8 +80,8 @@ def tells(line: str) -> bool:
     return text is not None and any(p.search(text) for p in (_ERROR, _VALUE_ERROR, _USAGE, _OTHER))
 
 
-def explain(lines: Sequence[str], status: int | None, *, token: bool = False) -> Reason:
-    """Why the engine ended with `status` (128 + n: by signal n). `token`: a Hugging Face token was set.
+def explain(lines: Sequence[str], status: int | None) -> Reason:
+    """Why the engine ended with `status` (128 + n: by signal n).
 
     A cause that we know wins; otherwise the first error outside WARNING lines, since the later ones follow from it.
     """
@@ -89,7 +89,7 @@ def explain(lines: Sequence[str], status: int | None, *, token: bool = False) ->
     for text in texts:
         for pattern, rule in _RULES:
             if match := pattern.search(text):
-                return rule(match, token)
+                return rule(match)
     causes = [cause for text in texts if (cause := _cause(text)) and not any(p in text for p in _POINTERS)]
     if causes:
         return Reason(causes[0])
@@ -129,10 +129,10 @@ def _ended(status: int | None) -> str:
     return f"it ended with exit code {status} and gave no reason"
 
 
-Rule = Callable[[re.Match[str], bool], Reason]
+Rule = Callable[[re.Match[str]], Reason]
 
 
-def _bad_path(match: re.Match[str], token: bool) -> Reason:
+def _bad_path(match: re.Match[str]) -> Reason:
     return Reason(
         f"the model {match.group(1)!r} is neither a folder on this machine nor a Hugging Face id",
         "check MODEL_NAME: the path must exist where the engine runs, an id looks like 'organisation/model'",
@@ -140,7 +140,7 @@ def _bad_path(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _unknown_model(match: re.Match[str], token: bool) -> Reason:
+def _unknown_model(match: re.Match[str]) -> Reason:
     return Reason(
         f"Hugging Face does not show a model {match.group(1)!r}",
         "check MODEL_NAME for a typo; a private model needs HF_TOKEN",
@@ -148,21 +148,15 @@ def _unknown_model(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _gated(match: re.Match[str], token: bool) -> Reason:
-    if token:
-        return Reason(
-            "the model is gated and HF_TOKEN's account has no access to it",
-            "ask for access on the model's Hugging Face page with the account of HF_TOKEN",
-            fatal=True,
-        )
+def _gated(match: re.Match[str]) -> Reason:
     return Reason(
-        "the model is gated and no HF_TOKEN is set",
-        "accept the licence on the model's Hugging Face page, then set HF_TOKEN",
+        "the model is gated, and this account has no access to it",
+        "accept the licence on the model's Hugging Face page, then set HF_TOKEN of that account",
         fatal=True,
     )
 
 
-def _offline(match: re.Match[str], token: bool) -> Reason:
+def _offline(match: re.Match[str]) -> Reason:
     return Reason(
         "the model is not on this machine and downloading is switched off (HF_HUB_OFFLINE)",
         "fetch the model first, or unset HF_HUB_OFFLINE",
@@ -170,7 +164,7 @@ def _offline(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _context_over_kv(match: re.Match[str], token: bool) -> Reason:
+def _context_over_kv(match: re.Match[str]) -> Reason:
     wanted, needed, available, estimate = match.groups()
     text = f"a context of {wanted} tokens needs {needed} GiB of KV cache, only {available} GiB are available"
     if estimate is None:
@@ -182,7 +176,7 @@ def _context_over_kv(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _context_over_model(match: re.Match[str], token: bool) -> Reason:
+def _context_over_model(match: re.Match[str]) -> Reason:
     wanted, limit = match.groups()
     if limit is None:
         return Reason(
@@ -195,7 +189,7 @@ def _context_over_model(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _kv_over_ram(match: re.Match[str], token: bool) -> Reason:
+def _kv_over_ram(match: re.Match[str]) -> Reason:
     free, total, wanted = match.groups()
     return Reason(
         f"a KV cache of {wanted} GiB was asked for, but only {free} of {total} GiB of memory are free",
@@ -204,7 +198,7 @@ def _kv_over_ram(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _no_room_for_kv(match: re.Match[str], token: bool) -> Reason:
+def _no_room_for_kv(match: re.Match[str]) -> Reason:
     return Reason(
         "the weights leave no memory for the KV cache",
         "use a smaller or quantised model, more GPUs, or a higher --gpu-memory-utilization",
@@ -212,7 +206,7 @@ def _no_room_for_kv(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _memory_taken(match: re.Match[str], token: bool) -> Reason:
+def _memory_taken(match: re.Match[str]) -> Reason:
     where, free, total, wanted = match.groups()
     return Reason(
         f"only {free} of {total} GiB are free on {where}, {wanted} GiB are wanted: something else uses the memory",
@@ -220,21 +214,21 @@ def _memory_taken(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _cuda_memory(match: re.Match[str], token: bool) -> Reason:
+def _cuda_memory(match: re.Match[str]) -> Reason:
     return Reason(
         "the GPU ran out of memory (CUDA out of memory)",
         "use a smaller or quantised model, more GPUs, a lower --max-model-len or --gpu-memory-utilization",
     )
 
 
-def _in_use(match: re.Match[str], token: bool) -> Reason:
+def _in_use(match: re.Match[str]) -> Reason:
     return Reason(
         "the engine's address is already in use by another process",
         "end the other process, or change the port of the engine",
     )
 
 
-def _bad_flag(match: re.Match[str], token: bool) -> Reason:
+def _bad_flag(match: re.Match[str]) -> Reason:
     return Reason(
         f"vLLM does not accept the command line: {match.group(1)}",
         "correct AICOCKPIT_ENGINE_ARGS; `vllm serve --help=all` lists the flags of the installed version",
@@ -242,7 +236,7 @@ def _bad_flag(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _no_device(match: re.Match[str], token: bool) -> Reason:
+def _no_device(match: re.Match[str]) -> Reason:
     return Reason(
         "vLLM found neither a GPU it can use nor its CPU build (Failed to infer device type)",
         "with a GPU: check `nvidia-smi` and the container's GPU access; without: install the CPU build, aicockpit[cpu]",
@@ -250,7 +244,7 @@ def _no_device(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _no_module(match: re.Match[str], token: bool) -> Reason:
+def _no_module(match: re.Match[str]) -> Reason:
     name = match.group(1)
     fix = "install it: `pip install 'aicockpit[gpu]'` or `'aicockpit[cpu]'`, or set AICOCKPIT_VLLM_COMMAND"
     if name.split(".")[0] != "vllm":
@@ -258,7 +252,7 @@ def _no_module(match: re.Match[str], token: bool) -> Reason:
     return Reason(f"the Python module {name!r} is missing", fix, fatal=True)
 
 
-def _no_command(match: re.Match[str], token: bool) -> Reason:
+def _no_command(match: re.Match[str]) -> Reason:
     return Reason(
         f"the command {match.group(1)} cannot be started: {match.group(2)}",
         "install vLLM (`pip install 'aicockpit[gpu]'` or `'aicockpit[cpu]'`), or set AICOCKPIT_VLLM_COMMAND",
@@ -266,7 +260,7 @@ def _no_command(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _bad_weights(match: re.Match[str], token: bool) -> Reason:
+def _bad_weights(match: re.Match[str]) -> Reason:
     return Reason(
         f"a weights file of the model is damaged or incomplete ({match.group(1)})",
         "delete the model's files and fetch them again",
@@ -274,7 +268,7 @@ def _bad_weights(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _block_size(match: re.Match[str], token: bool) -> Reason:
+def _block_size(match: re.Match[str]) -> Reason:
     return Reason(
         f"this machine's attention kernel does not know block size {match.group(1)} ({match.group(2)})",
         "use a multiple of the size named for --block-size, or leave the flag out",
@@ -282,7 +276,7 @@ def _block_size(match: re.Match[str], token: bool) -> Reason:
     )
 
 
-def _kv_space(match: re.Match[str], token: bool) -> Reason:
+def _kv_space(match: re.Match[str]) -> Reason:
     return Reason(
         f"{match.group(1)} is not a whole number",
         "VLLM_CPU_KVCACHE_SPACE takes whole GiB; --kv-cache-memory-bytes is finer",

@@ -24,7 +24,7 @@ from aicockpit.engines.logs import LogSink
 from aicockpit.engines.orphans import MARK, end_marked
 from aicockpit.engines.reasons import Reason
 from aicockpit.engines.restart import RestartPolicy
-from aicockpit.errors import EngineStartError
+from aicockpit.errors import ConnectFailed, EngineStartError, UpstreamLost, UpstreamTimeout
 from aicockpit.types import EngineSpec
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class Limits:
     ready_poll: float = 0.25
     models_wait: float = 5.0
     first_generation_wait: float = 60.0
+    sleep_wait: float = 120.0  # weights move between the GPU and the host's memory
     health: HealthLimits = field(default_factory=HealthLimits)
     restart: RestartPolicy = field(default_factory=RestartPolicy)
 
@@ -150,12 +151,38 @@ class Starter:
             )
         )
 
+    async def sleep(self) -> bool:
+        """Weights to the host's memory, KV cache gone. False when the engine would not."""
+        return await self._ask("/sleep?level=1&mode=wait", self._limits.sleep_wait)
+
+    async def wake(self, running: Running) -> Running:
+        """Back from `sleep`. Raises StartFailed; however it ends but by returning, it leaves no process."""
+        if self._spec.gpus:
+            self._on_stage("waiting for its turn on the GPU")
+        try:
+            async with self._gpus.turn(self._spec.gpus):
+                self._on_stage("waking")
+                woken = await self._ask("/wake_up", self._limits.sleep_wait)
+                if woken and await running.canary.sings(self._limits.first_generation_wait):
+                    return running
+                raise self.failure(Reason("it did not wake from its sleep"))
+        except BaseException:
+            await self.end(running.child, term_wait=self._limits.term_wait)
+            raise
+
+    async def _ask(self, target: str, limit_s: float) -> bool:
+        try:
+            status, _ = await self._engine.upstream.fetch("POST", target, b"", limit_s=limit_s)
+        except (ConnectFailed, UpstreamLost, UpstreamTimeout):
+            return False
+        return 200 <= status < 300
+
     def explain(self, child: Child) -> Reason:
         """Why an engine ended that was not told to."""
         status = child.exited.result()
         if status < 0:
             return Reason(f"the guard of the engine was killed by signal {-status}")
-        return reasons.explain(list(self._evidence), status, token=bool(self._environ.get("HF_TOKEN")))
+        return reasons.explain(list(self._evidence), status)
 
     def failure(self, reason: Reason) -> StartFailed:
         path = self._sink.path

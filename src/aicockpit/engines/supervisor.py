@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from aicockpit.engines.client import Upstream
 from aicockpit.engines.engine import Engine
@@ -62,20 +62,22 @@ class Supervisor:
         for number, address in enumerate(external, 1):
             self._add_external(f"external-{number}", address)
 
-    async def start(self) -> None:
-        """Launch every engine, without waiting for any."""
-        for owner in self._owners.values():
-            owner.launch()
-        await asyncio.sleep(0)  # each owner takes its first step: from here on no engine is `stopped`
+    async def start(self, names: Collection[str] | None = None) -> None:
+        """Launch every engine, or those named, without waiting for any."""
+        for name, owner in self._owners.items():
+            if names is None or name in names:
+                owner.launch()
+        await asyncio.sleep(0)  # each owner takes its first step: from here on none of them is `stopped`
 
     async def wait_ready(self) -> list[Engine]:
-        """Wait until an engine is ready and no other still starts; those that are ready.
+        """Wait until an engine is ready, or can be woken, and no other still starts; those that are ready.
 
         Raises EngineStartError when all have failed.
         """
         while True:
             seen, states = self._version, [engine.state for engine in self.engines]
-            if EngineState.READY in states and EngineState.STARTING not in states:
+            usable = EngineState.READY in states or any(engine.wakeable for engine in self.engines)
+            if usable and EngineState.STARTING not in states:
                 return [engine for engine in self.engines if engine.ready]
             if all(state is EngineState.FAILED for state in states):
                 if not states:
@@ -113,8 +115,29 @@ class Supervisor:
         """Raises EngineStartError when the engine does not become ready; KeyError for a name that no engine has."""
         await self._owner(name).start()
 
-    async def stop(self, name: str) -> None:
-        await self._owner(name).stop()
+    async def stop(self, name: str, *, patient: bool = False) -> None:
+        """`patient`: not before the last request in work has its answer."""
+        owner = self._owner(name)
+        await (owner.stop(patient=patient) if isinstance(owner, EngineProcess) else owner.stop())
+
+    async def put_away(self, name: str) -> None:
+        """Give back what a supervised engine holds, once no request is in work: to sleep if it can, else stopped."""
+        owner = self._owner(name)
+        assert isinstance(owner, EngineProcess)
+        await (owner.sleep() if owner.engine.residence.sleeps else owner.stop(patient=True))
+
+    def add(self, spec: EngineSpec) -> None:
+        """One engine more; it is not started. Raises SettingError when the name is taken."""
+        self._add_process(spec)
+        self._notify()
+
+    async def remove(self, name: str) -> None:
+        """Let its requests finish, stop it for good, and forget it. No new request reaches it from now on."""
+        owner = self._owner(name)
+        self.engines.remove(owner.engine)
+        self._notify()
+        await owner.close()
+        del self._owners[name]
 
     async def restart(self, name: str) -> None:
         """Let its requests finish, stop, start. Raises as `start_engine`."""
@@ -124,10 +147,6 @@ class Supervisor:
         """The last lines that a supervised engine printed; none for an external one."""
         owner = self._owner(name)
         return owner.sink.tail(count) if isinstance(owner, EngineProcess) else []
-
-    def error(self, name: str) -> EngineStartError | None:
-        """Why the engine is not ready, with what to do and where its log is; None when there is nothing to say."""
-        return self._owner(name).error
 
     def _owner(self, name: str) -> EngineProcess | ExternalEngine:
         return self._owners[name]
@@ -144,6 +163,7 @@ class Supervisor:
             spec.served_names,
             files=spec.model,
             kv_events=spec.kv_events,
+            residence=spec.residence,
         )
         sink = LogSink(settings.state_dir / "logs", spec.name, secrets=(settings.hf_token, settings.api_key))
         environ = child_environ(os.environ, settings, spec)
@@ -174,13 +194,11 @@ class Supervisor:
 
 
 def child_environ(base: Mapping[str, str], settings: Settings, spec: EngineSpec) -> dict[str, str]:
-    """What an engine inherits: everything but our own settings, among which are keys that are none of its business.
+    """What an engine inherits: everything but our own settings and the Hub's tokens, which are none of its business.
 
-    VLLM_API_KEY would lock us out. SPT_NOENV keeps `setproctitle`, which vLLM calls, from overwriting the memory in
-    which the mark is found (`orphans.py`).
+    Its files are on disk and it runs offline. VLLM_API_KEY would lock us out. SPT_NOENV keeps `setproctitle`, which
+    vLLM calls, from overwriting the memory in which the mark is found (`orphans.py`).
     """
-    ours = ("AICOCKPIT_", "VLLM_API_KEY")
+    ours = ("AICOCKPIT_", "VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
     environ = {name: value for name, value in base.items() if not name.startswith(ours)}
-    if settings.hf_token:
-        environ["HF_TOKEN"] = settings.hf_token
     return environ | dict(spec.env) | {"SPT_NOENV": "1", MARK: mark(settings.state_dir, spec.name)}

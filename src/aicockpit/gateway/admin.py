@@ -116,6 +116,8 @@ def readiness(directory: Directory, used_memory: float | None) -> tuple[bool, st
         return False, "no model is served: set MODEL_NAME or AICOCKPIT_ENGINE_URLS"
     if any(engine.ready and not engine.breaker.open for engine in directory.engines):
         return True, "ready"
+    if any(engine.wakeable or engine.coming_back for engine in directory.engines):
+        return True, "no model is in memory; a request brings it back"
     return False, "; ".join(describe(engine) for engine in directory.engines)
 
 
@@ -242,6 +244,7 @@ def _status(engine: Engine) -> dict[str, Any]:
         "pid": engine.pid,
         "url": engine.address.url,
         "restarts": engine.restarts,
+        "pinned": engine.residence.pinned,
         "circuit_open": engine.breaker.open,
         "in_flight": {
             "interactive": engine.load.interactive,

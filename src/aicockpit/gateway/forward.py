@@ -32,6 +32,7 @@ from aicockpit.gateway.lanes import WaitingRoom
 from aicockpit.gateway.metrics import Metrics
 from aicockpit.gateway.routing import Choice, Limits, Verdict, choose
 from aicockpit.gateway.sse import StreamWatch
+from aicockpit.gateway.waking import Waker, awake
 from aicockpit.types import Lane
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -75,6 +76,7 @@ class Forwarder:
         self._rooms: dict[tuple[str, ...], WaitingRoom] = {}
         self._turns: set[asyncio.Future[None]] = set()
         self.residents: Residents | None = None
+        self.waker: Waker | None = None
 
     async def forward(self, exchange: Exchange, send: Send, answer: Answer) -> None:
         """Raises ApiError while nothing was sent; after that the answer itself says what went wrong."""
@@ -89,6 +91,8 @@ class Forwarder:
                 if not self._may_retry(exchange):
                     raise signal.error from signal
                 self.metrics.retries.labels(signal.reason).inc()
+            finally:
+                engine.used = time.monotonic()
 
     @contextlib.contextmanager
     def occupied(self, engine: Engine, lane: Lane) -> Iterator[None]:
@@ -142,10 +146,16 @@ class Forwarder:
         """Choose an engine; background work may wait for one. Raises NotReady, Overloaded, BadGateway."""
         if exchange.lane is Lane.BACKGROUND:
             return await self._turn(exchange, self._room(exchange))
-        choice = exchange.choice = self._choose(exchange)
-        if choice.engine is None:
-            raise refusal(choice)
-        return choice.engine
+        while True:
+            choice = exchange.choice = self._choose(exchange)
+            if choice.engine is not None:
+                return choice.engine
+            if not await self.awake(exchange.engines, exchange.tried):
+                raise refusal(choice)
+
+    async def awake(self, engines: Sequence[Engine], tried: Sequence[Engine] = ()) -> bool:
+        """See `waking.awake`."""
+        return self.waker is not None and await awake(self.waker, engines, tried)
 
     async def _turn(self, exchange: Exchange, room: WaitingRoom) -> Engine:
         deadline = None if self._wait_s is None else asyncio.get_running_loop().time() + self._wait_s
@@ -157,6 +167,8 @@ class Forwarder:
                     if choice.engine is not None:
                         return choice.engine
                     if choice.verdict is not Verdict.WAIT:
+                        if await self.awake(exchange.engines, exchange.tried):
+                            continue
                         raise refusal(choice)
                 await room.turn(waited, deadline)
                 waited = True

@@ -44,6 +44,7 @@ class Realtime:
             if asked is None:
                 return
             model, engines = self._directory.find(asked)
+            await self._forwarder.awake(engines)
             engine = self._forwarder.pick(engines, Lane.INTERACTIVE)
             query = scope.get("query_string", b"").decode("latin-1")
             if model != asked:
