@@ -1,0 +1,196 @@
+"""Which engine gets which GPUs, and how much of each. Pure: values in, seats with reasons out, or a refusal.
+
+Called with what fitting says each engine needs at least. Engines whose GPUs were named come first, then those that are
+pinned, then those that make way for others; within these the order of the file counts. An engine gets empty GPUs while
+there are any; then GPUs on which it fits beside what is there; one that makes way may also take turns with others that
+do. What the least needs of a GPU leave goes in equal parts to the engines that generate: their KV cache grows with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from aicockpit.hardware.device import GIB, Device
+
+# Roles that hold no KV cache worth enlarging.
+_FLAT = ("embedding", "rerank")
+# Of a GPU's memory; the rest is left to the driver and to what engines do not count.
+UTILISATION = 0.92
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One engine. `least`: bytes that it needs on each of its GPUs, `fixed`: bytes that its user gave it there.
+
+    `gpus`: how many it wants; `ids`: which, if somebody said.
+    """
+
+    name: str
+    gpus: int
+    least: int
+    ids: tuple[str, ...] = ()
+    fixed: int | None = None
+    role: str = "chat"
+    pinned: bool = True
+
+    @property
+    def need(self) -> int:
+        return self.least if self.fixed is None else self.fixed
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A GPU under the id that the engine's CUDA_VISIBLE_DEVICES will name."""
+
+    id: str
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where an engine goes: `share` is bytes on each of its GPUs while it is in memory."""
+
+    tenant: str
+    gpus: tuple[str, ...]
+    share: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Seats in the order of the tenants; with `refused`, nothing may be started."""
+
+    seats: tuple[Seat, ...] = ()
+    refused: tuple[str, ...] = ()
+
+    def seat(self, name: str) -> Seat:
+        return next(seat for seat in self.seats if seat.tenant == name)
+
+
+@dataclass(slots=True)
+class _Gpu:
+    slot: Slot
+    usable: int
+    stays: list[Tenant] = field(default_factory=list)
+    turns: list[Tenant] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        return not self.stays and not self.turns
+
+    @property
+    def pinned(self) -> int:
+        return sum(one.need for one in self.stays)
+
+    @property
+    def all(self) -> int:
+        return self.pinned + sum(one.need for one in self.turns)
+
+    @property
+    def slack(self) -> int:
+        """Bytes beyond the least needs of those who are in memory at once."""
+        together = (
+            self.all if self.all <= self.usable else self.pinned + max((one.need for one in self.turns), default=0)
+        )
+        return self.usable - together
+
+    def describe(self) -> str:
+        held = " + ".join(f"{_gib(one.need)} for {one.name}" for one in (*self.stays, *self.turns)) or "nothing"
+        return f"GPU {self.slot.id} ({self.slot.device.name}, {_gib(self.usable)} usable) has {held}"
+
+
+def place(tenants: Sequence[Tenant], slots: Sequence[Slot], utilisation: float = UTILISATION) -> Placement:
+    """A seat for every tenant, or why not."""
+    gpus = {slot.id: _Gpu(slot, int(slot.device.memory * utilisation)) for slot in slots}
+    found: dict[str, tuple[tuple[_Gpu, ...], str]] = {}
+    refused = []
+    for one in sorted(tenants, key=lambda one: (not one.ids, not one.pinned)):
+        chosen, why = _seat(one, gpus)
+        if not chosen:
+            refused.append(f"{one.name}: {why}")
+            continue
+        found[one.name] = chosen, why
+        for gpu in chosen:
+            (gpu.stays if one.pinned else gpu.turns).append(one)
+    seats = [
+        Seat(one.name, tuple(gpu.slot.id for gpu in chosen), _share(one, chosen), why)
+        for one in tenants
+        if one.name in found
+        for chosen, why in [found[one.name]]
+    ]
+    return Placement(tuple(seats), tuple(refused))
+
+
+def _seat(one: Tenant, gpus: dict[str, _Gpu]) -> tuple[tuple[_Gpu, ...], str]:
+    """The GPUs of one tenant and why these; none and why not."""
+    if one.ids:
+        return _named(one, gpus)
+    if one.gpus > len(gpus):
+        return (), f"it wants {one.gpus} GPUs, and {len(gpus)} can be used here"
+    rules: tuple[tuple[Callable[[_Gpu], bool], str], ...] = (
+        (lambda gpu: gpu.empty and one.need <= gpu.usable, "the first that are free"),
+        (lambda gpu: gpu.all + one.need <= gpu.usable, "it fits beside what is there"),
+        (lambda gpu: not one.pinned and gpu.pinned + one.need <= gpu.usable, "it takes turns with others there"),
+    )
+    for fits, why in rules:
+        if chosen := _alike([gpu for gpu in gpus.values() if fits(gpu)], one.gpus):
+            return chosen, why
+    return (), _refusal(one, list(gpus.values()))
+
+
+def _named(one: Tenant, gpus: dict[str, _Gpu]) -> tuple[tuple[_Gpu, ...], str]:
+    chosen = []
+    for id in one.ids:
+        gpu = gpus.get(id) or next((gpu for gpu in gpus.values() if gpu.slot.device.uuid == id), None)
+        if gpu is None:
+            return (), f"there is no GPU {id!r} that can be used; there are {', '.join(gpus) or 'none'}"
+        chosen.append(gpu)
+    for gpu in chosen:
+        if (gpu.pinned if not one.pinned else gpu.all) + one.need > gpu.usable:
+            return (), f"it needs {_gib(one.need)} on each GPU; {gpu.describe()}"
+    return tuple(chosen), "named by its user"
+
+
+def _alike(gpus: list[_Gpu], count: int) -> tuple[_Gpu, ...]:
+    """`count` GPUs of one kind, the first that there are; engines over unlike cards run at the slowest one's size."""
+    for kind in dict.fromkeys(gpu.slot.device.name for gpu in gpus):
+        same = [gpu for gpu in gpus if gpu.slot.device.name == kind]
+        if len(same) >= count:
+            return tuple(same[:count])
+    return ()
+
+
+def _refusal(one: Tenant, gpus: list[_Gpu]) -> str:
+    told = f"it needs {_gib(one.need)} on {'one GPU' if one.gpus == 1 else f'each of {one.gpus} GPUs'}"
+    held = "; ".join(gpu.describe() for gpu in gpus) or "no GPU can be used here"
+    others = sorted({other.name for gpu in gpus for other in gpu.stays} - {one.name})
+    advice = f". `pin: false` on {' or '.join([one.name, *others][:4])} lets models take turns" if others else ""
+    return f"{told}; {held}{advice}"
+
+
+def _share(one: Tenant, chosen: Sequence[_Gpu]) -> int:
+    """The least need, and an equal part of what is left on the GPU that has the least left."""
+    if one.fixed is not None:
+        return one.fixed
+    if one.role in _FLAT:
+        return one.least
+    parts = []
+    for gpu in chosen:
+        growing = [tenant for tenant in gpu.stays if _grows(tenant)]
+        turning = [tenant for tenant in gpu.turns if _grows(tenant)]
+        # Those that take turns share one part: only one of them is in memory at a time.
+        count = len(growing) + (len(turning) if gpu.all <= gpu.usable else min(1, len(turning)))
+        room = gpu.slack // max(1, count)
+        if not one.pinned and gpu.all > gpu.usable:  # its turn may be that of a larger one
+            room += max(other.need for other in gpu.turns) - one.need
+        parts.append(room)
+    return one.least + min(parts)
+
+
+def _grows(tenant: Tenant) -> bool:
+    return tenant.fixed is None and tenant.role not in _FLAT
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"
