@@ -114,10 +114,27 @@ class Api(Plain):
         self.asleep = asleep
         await x.send_json({"status": "sleeping" if asleep else "awake"})
 
+    def adapt(self, path: str, body: Json) -> None:
+        """Adapters are served under their own names, as vLLM does."""
+        name, names = str(body["lora_name"]), self.args.names
+        if path == "/v1/load_lora_adapter":
+            if name in names:
+                raise Refused(400, f"The lora adapter '{name}' has already been loaded.")
+            if "broken" in str(body["lora_path"]):
+                raise Refused(400, "No adapter found")
+            names.append(name)
+        elif name in names:
+            names.remove(name)
+        else:
+            raise Refused(404, f"The lora adapter '{name}' cannot be found.")
+
     async def post(self, x: Exchange) -> None:
         path = x.request.path.partition("?")[0]
         if path in ("/sleep", "/wake_up"):
             await self.rest(x, asleep=path == "/sleep")
+        elif path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter") and self.args.enable_lora:
+            self.adapt(path, self.body(x))
+            await x.send(b"Success", "text/plain; charset=utf-8")
         elif self.asleep:
             raise Refused(500, "the engine is asleep")
         elif path in MANAGEMENT.split():
@@ -226,6 +243,7 @@ class Api(Plain):
         answer: Json = {"id": "resp_" + os.urandom(16).hex(), "object": "response", "created_at": int(time.time())}
         answer |= {"status": "in_progress", "model": body.get("model") or self.args.names[0], "output": []}
         answer |= {"parallel_tool_calls": True, "tool_choice": "auto", "tools": body.get("tools") or []}
+        answer |= {"instructions": body.get("instructions")}
         answer |= {"previous_response_id": before, "error": None, "incomplete_details": None, "usage": None}
         answer |= {"background": bool(body.get("background")), "temperature": 1.0, "top_p": 1.0, "metadata": None}
         if body.get("store", True):

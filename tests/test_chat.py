@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aicockpit.prompts.chat import stable_head, system_text, with_context
+from aicockpit.prompts.chat import in_front, merged, stable_head, system_text, with_context
 
 ITEMS = [("src/a.py", "def add(a, b): ...\n"), ("README.md", "Use:\n```\nadd(1, 2)\n```\n")]
 USER = {"role": "user", "content": "hello"}
@@ -71,8 +71,11 @@ def test_the_clients_own_system_message_follows_in_the_same_message(role: str) -
 
 def test_a_system_message_in_parts_keeps_its_parts() -> None:
     part = {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}
-    sent = with_context([{"role": "system", "content": [part]}, USER], "PACK")
-    assert sent[0]["content"] == [{"type": "text", "text": "PACK\n\n"}, part]
+    sent = with_context([{"role": "system", "content": [part, part]}, USER], "PACK")
+    assert sent[0]["content"] == [{**part, "text": "PACK\n\nBe brief."}, part]
+    picture = {"type": "image_url", "image_url": {"url": "data:,"}}
+    sent = with_context([{"role": "system", "content": [picture]}, USER], "PACK")
+    assert sent[0]["content"] == [{"type": "text", "text": "PACK\n\n"}, picture]
 
 
 @pytest.mark.parametrize("content", [None, "", 7])
@@ -102,7 +105,7 @@ def test_the_bytes_of_the_context_are_the_same_in_every_request() -> None:
     assert [text if isinstance(text, str) else text[0]["text"] for text in first] == [
         "PACK",
         "PACK\n\nBe brief.",
-        "PACK\n\n",
+        "PACK\n\nBe brief.",
     ]
 
 
@@ -110,3 +113,20 @@ def test_the_stable_head_is_what_two_renderings_share() -> None:
     assert stable_head([1, 2, 3, 4], [1, 2, 9, 4]) == (1, 2)
     assert stable_head([1, 2], [1, 2, 3]) == (1, 2)
     assert stable_head([], [1]) == ()
+
+
+@pytest.mark.parametrize("own", [None, "", 7, {"text": "x"}])
+def test_nothing_that_is_text_leaves_the_context_alone(own: object) -> None:
+    assert in_front("PACK", own) == "PACK"
+
+
+def test_text_and_parts_begin_with_the_same_bytes() -> None:
+    assert in_front("PACK", "Be brief.") == "PACK\n\nBe brief."
+    assert in_front("PACK", ["a", {"b": 1}]) == [{"type": "text", "text": "PACK\n\n"}, "a", {"b": 1}]
+    assert in_front("PACK", [], "input_text") == [{"type": "input_text", "text": "PACK\n\n"}]
+
+
+def test_a_merged_message_keeps_what_it_was_given() -> None:
+    own = {"type": "message", "role": "developer", "content": "Be brief."}
+    assert merged(own, "PACK", "input_text") == {"type": "message", "role": "system", "content": "PACK\n\nBe brief."}
+    assert own["role"] == "developer"

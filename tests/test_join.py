@@ -4,87 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aicockpit.engines.engine import Engine
-from aicockpit.gateway.auth import Caller, KeyStore
-from aicockpit.gateway.join import Joiner
-from aicockpit.gateway.parity import Parity
-from aicockpit.gateway.voices import Voice, Voices
-from aicockpit.prompts.fim import detect
+from aicockpit.gateway.auth import KeyStore
 from aicockpit.workspace.head import Head
-from fake_client import FakeVllm, start_fake
-from rig import Rig, chat_body, engine_of, running
+from fake_client import start_fake
+from join_rig import HEAD, PACK, Warm, joined, sent, warm_head
+from rig import chat_body, engine_of, running
 from tiny_tokenizers import of_family
-
-HEAD = tuple(range(5, 5 + 160))
-
-
-@dataclass
-class Workspace:
-    id: int
-    name: str
-
-
-@dataclass
-class Warm:
-    """Contexts with a scripted head, and a record of what they were told."""
-
-    heads: dict[str, Head] = field(default_factory=dict)
-    told: list[Any] = field(default_factory=list)
-
-    def head(self, workspace_id: int, model: str, lane: str, path: str, engine: str, asked: int | None = None) -> Head:
-        self.told.append(("head", workspace_id, model, lane, path, engine))
-        head = self.heads.get(engine, Head(reason="warming 40 %"))
-        return head if asked is None or len(head.tokens) <= asked else Head(reason="too long")
-
-    def seen(self, workspace_id: int, model: str, path: str, tail: tuple[int, ...]) -> None:
-        self.told.append(("seen", workspace_id, model, path, tail))
-
-    def finished(self, workspace_id: int, model: str, lane: str, uncached: int) -> None:
-        self.told.append(("finished", lane, uncached))
-
-    def speed(self, engines: Sequence[Engine]) -> float:
-        return 1000.0
-
-    def used(self, engine: str, size: int) -> None:
-        self.told.append(("used", engine))
-
-    def learn(self, engine: str, tokens: tuple[int, ...], prompt: int, cached: int | None) -> None:
-        self.told.append(("learn", engine, len(tokens), prompt, cached))
-
-
-def find(caller: Caller, name: str) -> Workspace | None:
-    return Workspace(7, name) if name == "proj" else None
-
-
-@asynccontextmanager
-async def joined(
-    tmp_path: Path, warm: Warm, *engines: Engine, family: str = "qwen", why_not: str = ""
-) -> AsyncIterator[Rig]:
-    encoder = of_family(family)
-    style, reason = detect(encoder.specials)
-    voice: Voice | str = why_not or Voice(encoder, style, reason, 4096)
-    async with running(tmp_path, *engines) as rig:
-        parity = Parity(rig.gateway.metrics.registry)
-        rig.gateway.joiner = Joiner(warm, warm, find, Voices(lambda _: voice), parity)
-        yield rig
-
-
-def sent(fake: FakeVllm) -> dict[str, Any]:
-    return dict(json.loads(base64.b64decode(fake.last()["body"])))
-
-
-def warm_head() -> Head:
-    return Head(HEAD, "abc", len(HEAD), 0, 0, len(HEAD), "TEXT OF THE PACK", "warm")
-
 
 COMPLETION = {"model": "fake", "prompt": "def add(", "max_tokens": 2}
 
@@ -149,7 +79,7 @@ async def test_a_chat_gets_the_pack_as_its_first_message(tmp_path: Path) -> None
             answer = await rig.chat(workspace="proj", stream=True)
             messages = sent(fake)["messages"]
     assert answer.status_code == 200
-    assert messages[0] == {"role": "system", "content": "TEXT OF THE PACK"}
+    assert messages[0] == {"role": "system", "content": PACK}
     assert messages[1]["role"] == "user"
     assert '"usage"' not in answer.text
     assert answer.text.rstrip().endswith("data: [DONE]")
@@ -287,11 +217,19 @@ async def test_stop_tokens_of_the_client_are_kept_or_left_to_the_engine(tmp_path
 
 
 async def test_a_route_without_context_says_so(tmp_path: Path) -> None:
+    body = {"model": "fake", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
     with start_fake(tmp_path) as fake:
         async with joined(tmp_path, Warm(), engine_of(fake)) as rig:
-            body = {"model": "fake@proj", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
-            answer = await rig.client.post("/v1/messages", json=body)
-    assert answer.headers["x-aicockpit-context"] == "none; this route takes no context"
+            path = "/v1/messages/count_tokens"
+            named = await rig.client.post(path, json={**body, "model": "fake@proj"})
+            told = await rig.client.post(path, json=body, headers={"x-aicockpit-workspace": "proj"})
+            without = await rig.client.post(path, json=body)
+        async with running(tmp_path, engine_of(fake)) as rig:
+            alone = await rig.client.post("/v1/messages", json={**body, "model": "fake@proj"})
+    for answer in (named, told):
+        assert answer.headers["x-aicockpit-context"] == "none; this route takes no context"
+    assert "x-aicockpit-context" not in without.headers
+    assert alone.headers["x-aicockpit-context"] == "none; this server keeps no workspaces"
 
 
 async def test_nothing_of_one_file_is_held_for_another(tmp_path: Path) -> None:

@@ -29,8 +29,10 @@ from aicockpit.errors import (
     UpstreamTimeout,
 )
 from aicockpit.gateway import envelope
-from aicockpit.gateway.directory import Directory, model_card, model_list
+from aicockpit.gateway.auth import Caller
+from aicockpit.gateway.directory import Directory, model_card
 from aicockpit.gateway.metrics import EngineCollector, Metrics, engine_counter
+from aicockpit.gateway.openai import model_list, workspace_card
 from aicockpit.gateway.records import Records
 from aicockpit.gateway.routing import describe
 
@@ -62,16 +64,18 @@ def build(
     records: Records,
     used_memory: Callable[[], float | None],
     refresh: Callable[[], None] = lambda: None,
+    workspaces: Callable[[Caller], Sequence[str]] = lambda _: (),
 ) -> FastAPI:
     """`used_memory` is the share of the machine's memory in use, 0 to 1, or None when unknown.
 
-    `refresh` reads, before a page of metrics is written in a thread, what belongs to the event loop.
+    `refresh` reads, before a page of metrics is written in a thread, what belongs to the event loop. `workspaces` names
+    those that a caller may use.
     """
     app = FastAPI(title="AiCockpit", version=__version__, docs_url=None, redoc_url=None)
     metrics.registry.register(collector)
     created = int(time.time())
     _add_health(app, directory, used_memory)
-    _add_models(app, directory, created)
+    _add_models(app, directory, created, workspaces)
     _add_engines(app, controls)
     _add_requests(app, records)
 
@@ -137,13 +141,19 @@ def _add_health(app: FastAPI, directory: Directory, used_memory: Callable[[], fl
         return {"version": __version__, "name": "aicockpit"}
 
 
-def _add_models(app: FastAPI, directory: Directory, created: int) -> None:
+def _add_models(
+    app: FastAPI, directory: Directory, created: int, workspaces: Callable[[Caller], Sequence[str]]
+) -> None:
     @app.get("/v1/models")
-    async def models() -> Response:
-        return Response(model_list(directory, created), media_type="application/json")
+    async def models(request: Request) -> Response:
+        mine = workspaces(request.scope["aicockpit.caller"])
+        return Response(model_list(directory, created, mine), media_type="application/json")
 
     @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, object]:
+    async def model(request: Request, name: str) -> dict[str, object]:
+        base, _, workspace = name.rpartition("@")
+        if name not in directory.names() and workspace in workspaces(request.scope["aicockpit.caller"]):
+            return workspace_card(directory, created, base, workspace)
         return model_card(directory, name, created)
 
 
@@ -245,6 +255,7 @@ def _status(engine: Engine) -> dict[str, Any]:
         "url": engine.address.url,
         "restarts": engine.restarts,
         "pinned": engine.residence.pinned,
+        "kv_cache": {"tokens": engine.kv_tokens, "predicted_tokens": engine.predicted_kv_tokens},
         "circuit_open": engine.breaker.open,
         "in_flight": {
             "interactive": engine.load.interactive,

@@ -21,18 +21,22 @@ class Ask:
     suffix: bool
 
 
-def ask_of(headers: Mapping[bytes, bytes], skim: Skim, named: str) -> Ask | None:
-    """None when the request neither names a workspace nor has a suffix. Raises BadRequest."""
-    if skim.suffix is None and skim.workspace is None and not named and b"x-aicockpit-workspace" not in headers:
+def ask_of(headers: Mapping[bytes, bytes], skim: Skim, named: str, fills: bool) -> Ask | None:
+    """None when the request neither names a workspace nor has a suffix, which only routes that fill in have (`fills`).
+
+    `named` is the workspace in the model's name. Raises BadRequest.
+    """
+    suffix = skim.suffix if fills else None
+    if suffix is None and skim.workspace is None and not named and b"x-aicockpit-workspace" not in headers:
         return None
     workspace = _text(headers, b"x-aicockpit-workspace", skim.workspace, "workspace") or named
-    if skim.suffix is not None and not isinstance(skim.suffix, str):
+    if suffix is not None and not isinstance(suffix, str):
         raise BadRequest("`suffix` must be a string", code="invalid_suffix", param="suffix")
     if not workspace:
-        return Ask("", "", 0, True) if skim.suffix is not None else None
+        return Ask("", "", 0, True) if suffix is not None else None
     path = _text(headers, b"x-aicockpit-path", skim.path, "path")
     wanted = headers.get(b"x-aicockpit-context", b"").decode("latin-1") or skim.context
-    return Ask(workspace, path, _amount(wanted), skim.suffix is not None)
+    return Ask(workspace, path, _amount(wanted), suffix is not None)
 
 
 def _text(headers: Mapping[bytes, bytes], header: bytes, field: object, name: str) -> str:

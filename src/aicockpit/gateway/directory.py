@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
 from aicockpit.engines.engine import Engine
 from aicockpit.errors import ConnectFailed, NotFound, NotReady, UpstreamLost, UpstreamTimeout
 from aicockpit.types import EngineState
@@ -89,13 +87,6 @@ class Directory:
         except (ConnectFailed, UpstreamLost, UpstreamTimeout):
             return False
         return status == 200
-
-
-def model_list(directory: Directory, created: int) -> bytes:
-    """`GET /v1/models`: one entry per served name or alias, in OpenAI's shape."""
-    return msgspec.json.encode(
-        {"object": "list", "data": [model_card(directory, n, created) for n in directory.names()]}
-    )
 
 
 def model_card(directory: Directory, name: str, created: int) -> dict[str, object]:

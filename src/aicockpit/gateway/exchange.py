@@ -12,8 +12,23 @@ import msgspec
 from aicockpit.engines.client import Headers
 from aicockpit.engines.engine import Engine
 from aicockpit.gateway.routing import Choice, Warm
-from aicockpit.gateway.sse import StreamWatch, UsageTap
+from aicockpit.gateway.sse import StreamWatch
 from aicockpit.types import Lane
+
+
+class Tap(Protocol):
+    """Sees a stream of events go by. `usage`: what the engine said of its tokens, in its own shape, or None."""
+
+    @property
+    def usage(self) -> object: ...
+
+    def feed(self, piece: bytes) -> bytes:
+        """What of it, and of what was held, goes on to the client."""
+        ...
+
+    def rest(self) -> bytes:
+        """What is held when the stream ends."""
+        ...
 
 
 class Composer(Protocol):
@@ -33,8 +48,12 @@ class Composer(Protocol):
         """The same for the request's record, with what was found in the cache in the end."""
         ...
 
-    def tap(self) -> UsageTap:
-        """Reads the usage out of a stream of events."""
+    def tap(self) -> Tap:
+        """Reads the usage out of a stream of events, and may change what of it the client sees."""
+        ...
+
+    def shown(self, answer: bytes) -> bytes:
+        """A whole JSON answer as the client gets it."""
         ...
 
     def finished(self, engine: Engine, usage: Usage | None) -> None: ...
@@ -80,7 +99,7 @@ class Exchange(msgspec.Struct, eq=False):
     composer: Composer | None = None
     notes: Sequence[tuple[bytes, bytes]] = ()
     usage: Usage | None = None
-    tap: UsageTap | None = None
+    tap: Tap | None = None
     began: float = msgspec.field(default_factory=time.monotonic)
     first_byte_s: float = 0.0
     started: bool = False
@@ -104,9 +123,22 @@ def usage_of(body: bytes) -> Usage | None:
 
 
 def usage_from(found: object) -> Usage | None:
-    """OpenAI's `usage` object as values, or None when it is not one."""
-    if not isinstance(found, dict) or not isinstance(found.get("prompt_tokens"), int):
+    """A `usage` object as values, or None when it is not one: OpenAI's, that of `/v1/responses`, or Anthropic's.
+
+    Anthropic's `input_tokens` are those that were neither read from the cache nor written to it as a marked prefix.
+    """
+    if not isinstance(found, dict):
         return None
-    details = found.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return Usage(found["prompt_tokens"], cached if isinstance(cached, int) else None)
+    if (prompt := _count(found, "prompt_tokens")) is not None:
+        return Usage(prompt, _count(found.get("prompt_tokens_details"), "cached_tokens"))
+    if (prompt := _count(found, "input_tokens")) is None:
+        return None
+    if "input_tokens_details" in found:
+        return Usage(prompt, _count(found["input_tokens_details"], "cached_tokens"))
+    read, written = _count(found, "cache_read_input_tokens"), _count(found, "cache_creation_input_tokens")
+    return Usage(prompt + (read or 0) + (written or 0), read)
+
+
+def _count(found: object, name: str) -> int | None:
+    value = found.get(name) if isinstance(found, dict) else None
+    return value if isinstance(value, int) else None

@@ -41,6 +41,8 @@ Answer = Callable[[int, Headers, bytes], Awaitable[None]]
 
 # Error bodies are held back to be read.
 _ERROR_LIMIT = 4 << 20
+# So are whole answers with context, up to this size.
+_ANSWER_LIMIT = 64 << 20
 _MAX_TRIES = 3
 # Weight of the newest request in an engine's pace.
 _PACE = 0.1
@@ -234,8 +236,13 @@ class Forwarder:
         if reply.status >= 400:
             await self._pass_error(exchange, engine, reply, send)
             return
+        headers, streaming = back_headers(reply.headers, exchange.request_id, engine.name)
+        composer = exchange.composer
         try:
             piece = await reply.read()
+            # A whole answer's usage stands at its end; what it repeats of the prompt may have to be taken out.
+            while composer is not None and not streaming and not reply.complete and len(piece) < _ANSWER_LIMIT:
+                piece += await reply.read()
         except UpstreamTimeout as error:
             engine.breaker.failed(time.monotonic())
             raise GatewayTimeout(f"engine {engine.name}: {error}") from error
@@ -247,14 +254,14 @@ class Forwarder:
         self.metrics.began(exchange.model, exchange.lane, exchange.first_byte_s)
         if exchange.lane is not Lane.BACKGROUND:
             engine.pace += _PACE * (exchange.first_byte_s / engine.load.total - engine.pace)
-        headers, streaming = back_headers(reply.headers, exchange.request_id, engine.name)
         headers.append(_why(exchange))
-        headers += exchange.notes if exchange.composer is None else exchange.composer.notes()
+        headers += exchange.notes if composer is None else composer.notes()
         if reply.complete and not streaming:
             exchange.started, exchange.status = True, reply.status
             engine.breaker.succeeded()
-            if exchange.composer is not None:
-                exchange.usage = usage_of(piece)
+            if composer is not None:
+                exchange.usage, piece = usage_of(piece), composer.shown(piece)
+                headers = [pair for pair in headers if pair[0] != b"content-length"]
             await answer(reply.status, headers, piece)
             return
         await _start(exchange, send, reply.status, headers)

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from aicockpit.engines.engine import Engine
+from aicockpit.hardware import fit
 from aicockpit.hardware.detect import Gpu
 from aicockpit.types import EngineState, Lane
 
@@ -110,7 +111,21 @@ class EngineCollector(Collector):
         cached = CounterMetricFamily(
             "aicockpit_prompt_tokens_cached", "Prompt tokens found in the prefix cache.", labels=("engine",)
         )
+        kv = GaugeMetricFamily("aicockpit_kv_cache_tokens", "Tokens that the KV cache holds.", labels=("engine",))
+        predicted = GaugeMetricFamily(
+            "aicockpit_kv_cache_predicted_tokens", "The same as it was predicted.", labels=("engine",)
+        )
+        off = GaugeMetricFamily(
+            "aicockpit_fit_error_ratio",
+            "Predicted over real KV cache, less 1: 0.02 is 2 % too much.",
+            labels=("engine",),
+        )
         for engine in self._engines:
+            if engine.kv_tokens:
+                kv.add_metric((engine.name,), engine.kv_tokens)
+                if engine.predicted_kv_tokens:
+                    predicted.add_metric((engine.name,), engine.predicted_kv_tokens)
+                    off.add_metric((engine.name,), fit.error(engine.predicted_kv_tokens, engine.kv_tokens))
             for known in EngineState:
                 state.add_metric((engine.name, known.value), float(engine.state is known))
             for lane in Lane:
@@ -123,7 +138,7 @@ class EngineCollector(Collector):
         started = GaugeMetricFamily(
             "aicockpit_start_time_seconds", "When the gateway started (Unix time).", value=self._started
         )
-        yield from (state, load, restarts, circuit, prompt, cached, started)
+        yield from (state, load, restarts, circuit, prompt, cached, kv, predicted, off, started)
         yield from self._gpus()
 
     def _gpus(self) -> Iterable[Metric]:

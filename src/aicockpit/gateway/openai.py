@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import islice
 
 import msgspec
 
@@ -19,11 +20,12 @@ from aicockpit.errors import NotFound
 from aicockpit.gateway.ask import ask_of
 from aicockpit.gateway.auth import Caller
 from aicockpit.gateway.body import Skim, edit_json, multipart_model, refuse_encoded, skim_json
-from aicockpit.gateway.directory import Directory
+from aicockpit.gateway.directory import Directory, model_card
 from aicockpit.gateway.exchange import Composer, Exchange
 from aicockpit.gateway.headers import up_headers
-from aicockpit.gateway.join import JOINABLE, Joiner
+from aicockpit.gateway.join import COMPLETIONS, JOINABLE, Joiner
 from aicockpit.gateway.lanes import parse_lane
+from aicockpit.gateway.waking import awake
 from aicockpit.types import Lane
 
 
@@ -46,10 +48,11 @@ _AGENT = Route(Form.SCHEDULED, Lane.AGENT)
 _HELPER = Route(Form.JSON, Lane.INTERACTIVE)
 _AUDIO = Route(Form.MULTIPART, Lane.AGENT)
 
+RESPONSES = "/v1/responses"
 ROUTES: dict[str, Route] = {
     "/v1/chat/completions": _INTERACTIVE,
     "/v1/completions": _INTERACTIVE,
-    "/v1/responses": _AGENT,
+    RESPONSES: _AGENT,
     "/v1/messages": Route(Form.JSON, Lane.AGENT),
     "/v1/messages/count_tokens": _HELPER,
     "/v1/embeddings": _AGENT,
@@ -66,9 +69,13 @@ ROUTES: dict[str, Route] = {
     "/v1/audio/transcriptions": _AUDIO,
     "/v1/audio/translations": _AUDIO,
 }
+_NO_CONTEXT = (b"x-aicockpit-context", b"none; this route takes no context")
+_NO_JOINER = (b"x-aicockpit-context", b"none; this server keeps no workspaces")
 # OpenAI clients only know paths below their base URL; vLLM serves these without the prefix.
 PREFIXED = {f"/v1{path}": path for path in ("/pooling", "/classify", "/tokenize", "/detokenize")}
 OTHER = "other"
+# Names of models in workspaces that the list of models has at most.
+_LISTED = 32
 _STORED_ROUTE = "/v1/responses/{id}"
 ID = re.compile(r"[A-Za-z0-9_\-]{1,128}")
 STORED = re.compile(rf"/v1/responses/(?P<id>{ID.pattern})(?:/cancel)?")
@@ -103,6 +110,25 @@ def methods(path: str) -> tuple[str, ...]:
     return ("POST",) if path in ROUTES or path.endswith("/cancel") else ("GET",)
 
 
+def model_list(directory: Directory, created: int, workspaces: Sequence[str] = ()) -> bytes:
+    """`GET /v1/models` in OpenAI's shape: one entry for each served name and alias, and behind them `model@workspace`.
+
+    These are for clients that can only pick from the list, and few: one name for each model, no aliases and no LoRA
+    modules. `workspaces` are those of the caller, the one used last first.
+    """
+    models = dict.fromkeys(engine.served_names[0] for engine in directory.engines if engine.served_names)
+    pairs = islice(((model, workspace) for workspace in workspaces for model in models), _LISTED)
+    cards = [model_card(directory, name, created) for name in directory.names()]
+    cards += [workspace_card(directory, created, *pair) for pair in pairs]
+    return msgspec.json.encode({"object": "list", "data": cards})
+
+
+def workspace_card(directory: Directory, created: int, model: str, workspace: str) -> dict[str, object]:
+    """A model's own entry under the name that joins the workspace. Raises NotFound, NotReady."""
+    card = model_card(directory, model, created)
+    return {**card, "id": f"{model}@{workspace}", "root": model, "workspace": workspace}
+
+
 async def exchange(call: Call, directory: Directory, caller: Caller, joiner: Joiner | None) -> Exchange:
     """A request as an exchange. Raises BadRequest, NotFound, NotReady, UnsupportedEncoding."""
     route = ROUTES.get(call.path)
@@ -123,17 +149,20 @@ async def exchange(call: Call, directory: Directory, caller: Caller, joiner: Joi
         skim = skim_json(body)
         model, engines, workspace = directory.find_in_workspace(skim.model)
         edits = _edits(skim, model, lane if route.form is Form.SCHEDULED else Lane.INTERACTIVE)
-        ask = ask_of(headers, skim, workspace) if call.path in JOINABLE and joiner is not None else None
+        joins = call.path in JOINABLE and joiner is not None
+        ask = ask_of(headers, skim, workspace, call.path == COMPLETIONS) if joins else None
         if ask is not None and joiner is not None:
             first = engines[0].served_names[0]
             engines = [engine for engine in engines if engine.served_names[0] == first]
+            if joiner.waker is not None:  # how its prompts are made is known once it has been ready
+                await awake(joiner.waker, engines)
             why_not = "a LoRA module has no warm context" if engines[0].cards.get(model, {}).get("parent") else ""
-            composer = await joiner.join(ask, call.path, body, edits, first, caller, why_not)
+            composer = await joiner.join(ask, call.path, body, edits, first, caller, engines, why_not)
         else:
             body = edit_json(body, edits) if edits else body
-            if workspace:
-                notes = ((b"x-aicockpit-context", b"none; this route takes no context"),)
-        previous = skim.previous_response_id
+            if not joins and (workspace or b"x-aicockpit-workspace" in headers):
+                notes = (_NO_JOINER if call.path in JOINABLE else _NO_CONTEXT,)
+        previous = skim.previous_response_id if call.path == RESPONSES else None
     if isinstance(previous, str) and previous and len(engines) > 1:
         engines = [await _holder(previous, engines, directory)]
     return _exchange(call, call.path, body, model, lane, engines, composer, notes)

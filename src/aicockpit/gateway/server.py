@@ -14,7 +14,7 @@ from typing import Protocol
 import uvicorn
 
 from aicockpit.errors import SettingError
-from aicockpit.gateway import admin, workspaces
+from aicockpit.gateway import admin, operate, workspaces
 from aicockpit.gateway.app import App, Gateway
 from aicockpit.gateway.auth import Gate, KeyStore
 from aicockpit.gateway.directory import Directory
@@ -62,6 +62,7 @@ def build(
     read_gpus: Callable[[], Sequence[Gpu]],
     used_memory: Callable[[], float | None],
     warm: Workspaces | None = None,
+    operations: operate.Operations | None = None,
 ) -> Gateway:
     """All the gateway's objects; `fixed_keys` are valid beside the stored ones."""
     metrics = Metrics()
@@ -73,13 +74,18 @@ def build(
     forwarder = Forwarder(limits, waits, metrics, settings.background_queue, settings.background_wait)
     figures = WarmCollector(warm.figures if warm is not None else list)
     metrics.registry.register(figures)
-    app = admin.build(controls, directory, metrics, collector, records, used_memory, figures.refresh)
+    names = functools.partial(workspaces.names, warm.store) if warm is not None else lambda _: ()
+    app = admin.build(controls, directory, metrics, collector, records, used_memory, figures.refresh, names)
+    if operations is not None:
+        operate.add(app, operations)
+        forwarder.waker = operations
     joiner: Joiner | None = None
     if warm is not None:
         workspaces.add(app, warm.store, warm.contexts)
         forwarder.residents = warm.residents
         find = functools.partial(workspaces.visible, warm.store)
         joiner = Joiner(warm.contexts, warm.residents, find, warm.voices, Parity(metrics.registry))
+        joiner.waker = operations
     return Gateway(
         directory,
         forwarder,

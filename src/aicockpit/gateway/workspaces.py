@@ -99,6 +99,13 @@ def visible(store: Store, caller: Caller, name: str) -> Info | None:
     return others[0] if len(others) == 1 else None
 
 
+def names(store: Store, caller: Caller) -> list[str]:
+    """Names of the caller's own workspaces and of the server's, the one used last first."""
+    mine = (owner_of(caller), SERVER)
+    used = sorted((info for info in store.list() if info.owner in mine), key=lambda info: -info.used)
+    return list(dict.fromkeys(info.name for info in used))
+
+
 def add(app: FastAPI, store: Store, warm: Warm) -> None:
     """Mount the routes. Who calls stands in the scope, as `admin.py` has it; errors are left to its handlers."""
     intake = Intake(max(_BUDGET, store.limits.manifest_body), _BODY_WAIT_S)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from aicockpit.prompts.fim import one_line
 
@@ -42,9 +42,38 @@ def with_context(messages: Sequence[Any], text: str) -> list[Any]:
     if not text:
         return list(messages)
     first = messages[0] if messages else None
-    if not isinstance(first, Mapping) or first.get("role") not in _SYSTEM_ROLES:
+    if not is_system(first):
         return [{"role": "system", "content": text}, *messages]
-    return [{**first, "role": "system", "content": _merged(text, first.get("content"))}, *messages[1:]]
+    return [merged(first, text), *messages[1:]]
+
+
+def is_system(message: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a client's first message is one that the context goes into."""
+    return isinstance(message, Mapping) and message.get("role") in _SYSTEM_ROLES
+
+
+def merged(message: Mapping[str, Any], text: str, part: str = "text") -> dict[str, Any]:
+    """A system message with `text` in front of its own; `part` is what the route calls a part that is text."""
+    return {**message, "role": "system", "content": in_front(text, message.get("content"), part)}
+
+
+def in_front(text: str, own: object, part: str = "text") -> object:
+    """`text` in front of what a client says there itself: a string, a list of parts, or nothing that is text.
+
+    All prompts with this `text` begin with the same tokens. It goes into the client's first part, if that is text:
+    engines join parts with bytes of their own.
+    """
+    if isinstance(own, list):
+        first = own[0] if own else None
+        if isinstance(first, Mapping) and first.get("type") == part and isinstance(first.get("text"), str):
+            return [{**first, "text": text + _BETWEEN + first["text"]}, *own[1:]]
+        return apart(text, own, part)
+    return f"{text}{_BETWEEN}{own}" if isinstance(own, str) and own else text
+
+
+def apart(text: str, own: Sequence[Any], part: str = "text") -> list[Any]:
+    """`text` as a part in front of the client's own parts."""
+    return [{"type": part, "text": text + _BETWEEN}, *own]
 
 
 def stable_head(rendered_a: Sequence[int], rendered_b: Sequence[int]) -> tuple[int, ...]:
@@ -59,12 +88,6 @@ def stable_head(rendered_a: Sequence[int], rendered_b: Sequence[int]) -> tuple[i
             break
         same += 1
     return tuple(rendered_a[:same])
-
-
-def _merged(text: str, content: object) -> object:
-    if isinstance(content, list):  # parts: those of the client keep their fields
-        return [{"type": "text", "text": text + _BETWEEN}, *content]
-    return f"{text}{_BETWEEN}{content}" if isinstance(content, str) and content else text
 
 
 def _block(path: str, text: str) -> str:
