@@ -1,116 +1,168 @@
-"""GPUs by NVML, and the host. What cannot be read is None; a probe never raises.
+"""The machine: its GPUs and what is around them. What cannot be read is None; a probe never raises, never waits long.
 
-`serve`, `doctor` and `/metrics` call `snapshot`; the Makefile runs `python -m aicockpit.hardware.detect --profile`.
+`serve` and `/metrics` call `snapshot` (about a millisecond per GPU); a start and `aicockpit doctor` call `inspect`
+(a second and more); the Makefile runs `python -m aicockpit.hardware.detect --profile`.
 """
 
 from __future__ import annotations
 
-import os
+import platform
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 
 import psutil
-import pynvml  # type: ignore[import-untyped]
+
+from aicockpit.hardware import amd, bounded, cards, disks, host, nvidia, topology
+from aicockpit.hardware.device import Device
+from aicockpit.hardware.machine import Driver, Gpu, Host, Note, Snapshot
+
+__all__ = ["Gpu", "Snapshot", "devices", "inspect", "pick_profile", "snapshot", "usable_gpus", "used_memory"]
 
 _BIG_GPU_BYTES = 79_000_000_000  # an "80 GB" card reports 79.2 to 85.9 GB
 _DEV32_BYTES = 44_000_000_000  # a "48 GB" card reports 47.6 to 51.5 GB; Q4 weights of 32B and a 32k window need it
+# Without NVIDIA's persistence daemon the driver wakes each card anew: one to two seconds for each.
+GPU_LIMIT_S = 30.0
+AMD_LIMIT_S = 20.0
+DISK_LIMIT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One GPU as NVML sees it. `utilisation` is in percent, the sizes in bytes."""
-
-    index: int
-    uuid: str | None = None
-    name: str | None = None
-    total: int | None = None
-    free: int | None = None
-    used: int | None = None
-    utilisation: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The machine at one moment. `gpu_note` says why no GPU was found, when none was."""
-
-    gpus: tuple[Gpu, ...] = ()
-    gpu_note: str = ""
-    memory_total: int | None = None
-    memory_available: int | None = None
-    cpus: int | None = None
-
-
-def snapshot() -> Snapshot:
-    """Look at the machine now; takes about a millisecond per GPU."""
-    gpus, note = _gpus()
+def snapshot(limit: float = GPU_LIMIT_S, root: Path = Path("/")) -> Snapshot:
+    """Look at GPUs and memory now. A driver that hangs costs `limit` seconds once; later calls then return at once."""
+    gpus, note = _gpus(limit, root)
     try:
         memory = psutil.virtual_memory()
         total, available = int(memory.total), int(memory.available)
     except (OSError, RuntimeError, ValueError):
-        return Snapshot(gpus, note, cpus=_cpus())
-    return Snapshot(gpus, note, total, available, _cpus())
+        return Snapshot(gpus, note, cpus=host.usable_cores())
+    return Snapshot(gpus, note, total, available, host.usable_cores())
 
 
-def used_memory() -> float | None:
-    """Share of the machine's memory in use, 0 to 1."""
-    try:
-        memory = psutil.virtual_memory()
-        return 1 - float(memory.available) / float(memory.total)
-    except (OSError, RuntimeError, ValueError, ZeroDivisionError):
-        return None
+def _gpus(limit: float, root: Path) -> tuple[tuple[Gpu, ...], str]:
+    """NVIDIA's; where there are none, AMD's: an engine is built for one vendor, and desktops have an AMD chip idle."""
+    answer = bounded.call("nvml", nvidia.gpus, limit)
+    if isinstance(answer, bounded.Hung):
+        return (), f"NVML: a call into the driver has not returned for {answer.seconds:.0f} s"
+    found, note = answer
+    return (found, note) if found else (amd.gpus(root), note)
 
 
-def _cpus() -> int | None:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):
-        return os.cpu_count()
-
-
-def _gpus() -> tuple[tuple[Gpu, ...], str]:
-    try:
-        pynvml.nvmlInit()
-    except (pynvml.NVMLError, OSError) as error:
-        return (), f"NVML: {error}"
-    try:
-        gpus = tuple(_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
-        return gpus, "" if gpus else "NVML: the driver lists no GPU"
-    except pynvml.NVMLError as error:
-        return (), f"NVML: {error}"
-    finally:
-        _ask(pynvml.nvmlShutdown)
-
-
-def _gpu(index: int) -> Gpu:
-    handle = _ask(pynvml.nvmlDeviceGetHandleByIndex, index)
-    if handle is None:
-        return Gpu(index)
-    memory = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
-    rates = _ask(pynvml.nvmlDeviceGetUtilizationRates, handle)
-    return Gpu(
-        index,
-        uuid=_text(_ask(pynvml.nvmlDeviceGetUUID, handle)),
-        name=_text(_ask(pynvml.nvmlDeviceGetName, handle)),
-        total=int(memory.total) if memory else None,
-        free=int(memory.free) if memory else None,
-        used=int(memory.used) if memory else None,
-        utilisation=int(rates.gpu) if rates else None,
+def inspect(
+    folders: Mapping[str, Path] = MappingProxyType({}), limit: float = GPU_LIMIT_S, root: Path = Path("/")
+) -> Snapshot:
+    """Look at everything. `folders`: those whose disks matter, by role; `limit`: seconds for the GPUs' drivers."""
+    around = _host(folders, root)
+    told = nvidia.inspect(limit)
+    gpus, pairs, driver, notes = told.gpus, told.pairs, told.driver, list(told.notes)
+    if not gpus and (around.kfd != "absent" or any(card.vendor == "amd" for card in around.cards)):
+        theirs = amd.inspect(min(limit, AMD_LIMIT_S), root)
+        gpus, pairs, driver = theirs.gpus, theirs.pairs, theirs.driver or driver
+        notes += theirs.notes
+    elif gpus and any(card.vendor == "amd" for card in around.cards):
+        notes.append(
+            Note("the AMD GPU", "NVIDIA GPUs are here, and an engine is built for one vendor", "it is not used")
+        )
+    notes += _unknown(gpus, around, driver)
+    memory = around.memory
+    return Snapshot(
+        gpus, told.gpu_note, memory.total, memory.available, around.cpu.usable, driver, pairs, around, tuple(notes)
     )
 
 
-def _ask(call: Callable[..., Any], *args: Any) -> Any:
-    """None for what this driver, card or container does not tell."""
+def _host(folders: Mapping[str, Path], root: Path) -> Host:
+    return Host(
+        platform.system(),
+        host.cpu(root),
+        host.memory(root),
+        host.kernel(root),
+        disks.disks(folders, DISK_LIMIT_S, root),
+        host.container(root),
+        host.wsl(root),
+        host.cards(root),
+        host.nvidia_module(root),
+        host.nvidia_files(root),
+        host.kfd(root),
+    )
+
+
+def _unknown(gpus: tuple[Gpu, ...], around: Host, driver: Driver | None) -> list[Note]:
+    """What the probes could not tell although they answered."""
+    notes = []
+    for gpu in gpus:
+        if gpu.total is None:
+            why = "its driver does not tell it (a card that shares the machine's memory, or one that was lost)"
+            notes.append(Note(f"memory of GPU {gpu.index}", why, "no model is fitted to it"))
+        elif gpu.vendor == "nvidia" and gpu.capability is None:
+            consequence = "kernels that need a newer card are not ruled out"
+            notes.append(Note(f"compute capability of GPU {gpu.index}", "its driver does not tell it", consequence))
+    if gpus and driver is not None and driver.version is None:
+        notes.append(Note("the driver's version", "the driver does not tell it", "it is not compared with torch's"))
+    if around.cpu.features is None:
+        notes.append(Note("the CPU's features", "/proc/cpuinfo lists none", "vLLM picks its kernels when it starts"))
+    if around.memory.total is None:
+        notes.append(Note("memory", "the system does not tell it", "vLLM will say when it is too little"))
+    return notes
+
+
+def devices(machine: Snapshot, cuda_visible: str | None = None) -> tuple[Device, ...]:
+    """The GPUs that fitting and selection may use: those that CUDA_VISIBLE_DEVICES leaves, MIG instances by their own.
+
+    A GPU whose memory is unknown is left out. How GPUs reach each other is known after `inspect` only.
+    """
+    usable = usable_gpus(machine, cuda_visible)
+    found: list[Device] = []
+    for gpu in machine.gpus:
+        parts = _devices(gpu, machine)
+        if cuda_visible is None or any(_names(name, gpu.index, gpu.uuid) for name in usable):
+            found += parts
+        else:
+            found += [part for part in parts if part.index is None and part.uuid in usable]
+    return tuple(found)
+
+
+def _names(name: str, index: int, uuid: str | None) -> bool:
+    return name == str(index) or (name.startswith("GPU-") and uuid is not None and uuid.startswith(name))
+
+
+def _devices(gpu: Gpu, machine: Snapshot) -> list[Device]:
+    if gpu.detail is not None and gpu.detail.mig:
+        return [
+            Device(part.name or "MIG instance", part.total, part.free, gpu.capability, gpu.vendor, uuid=part.uuid)
+            for part in gpu.detail.instances
+            if part.total
+        ]
+    if not gpu.total:
+        return []
+    card = cards.known(gpu.name) if gpu.name else None
+    return [
+        Device(
+            gpu.name or "unknown GPU",
+            gpu.total,
+            gpu.free,
+            gpu.capability,
+            gpu.vendor,
+            topology.peer(gpu.index, machine.pairs),
+            card.bandwidth if card else None,
+            card.tflops if card else None,
+            gpu.uuid,
+            gpu.index,
+        )
+    ]
+
+
+def used_memory(root: Path = Path("/")) -> float | None:
+    """Share in use, 0 to 1, of the machine's memory or of the container's, whichever is nearer to its end."""
+    shares = []
     try:
-        return call(*args)
-    except (pynvml.NVMLError, OSError, UnicodeDecodeError):
-        return None
-
-
-def _text(value: Any) -> str | None:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+        memory = psutil.virtual_memory()
+        shares.append(1 - float(memory.available) / float(memory.total))
+    except (OSError, RuntimeError, ValueError, ZeroDivisionError):
+        pass
+    limit, used = host.memory_limit(root)
+    if limit and used is not None:
+        shares.append(used / limit)
+    return max(shares, default=None)
 
 
 def usable_gpus(machine: Snapshot, cuda_visible: str | None) -> tuple[str, ...]:
@@ -136,8 +188,13 @@ def pick_profile(machine: Snapshot) -> tuple[str, str]:
     if not machine.gpus:
         return "cpu", f"no NVIDIA GPU found ({machine.gpu_note or 'no note'})"
     names = ", ".join(f"{gpu.name or 'unknown GPU'} {_gigabytes(gpu.total)}" for gpu in machine.gpus)
-    big = sum(1 for gpu in machine.gpus if (gpu.total or 0) >= _BIG_GPU_BYTES)
     reason = f"found {len(machine.gpus)} GPU{'s' * (len(machine.gpus) > 1)} ({names})"
+    if machine.gpus[0].vendor == "amd":
+        reason += (
+            "; what is installed here runs on NVIDIA GPUs and CPUs: for these install vLLM for ROCm, name it with "
+        )
+        return "cpu", reason + "AICOCKPIT_VLLM_COMMAND, and set PROFILE=dev32"
+    big = sum(1 for gpu in machine.gpus if (gpu.total or 0) >= _BIG_GPU_BYTES)
     if big >= 2:
         fits = "enough" if big >= 8 else f"it needs 8 of 80 GB, {big} are here"
         reason += f"; PROFILE=prod480 (make start-prod) is for machines like this: {fits} for the 480B model"
