@@ -1,0 +1,132 @@
+"""What would fit, when a model does not: sentences with the arithmetic of each. Pure; exported by `fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from aicockpit.hardware import cards, shape_weights
+from aicockpit.hardware.device import Device
+from aicockpit.hardware.fit_best import best
+from aicockpit.hardware.fit_judge import SHORTEST
+from aicockpit.hardware.fit_layout import layouts
+from aicockpit.hardware.fit_terms import tightest
+from aicockpit.hardware.fit_types import Ask, Verdict, gib
+from aicockpit.hardware.shape import ModelShape, Quant
+
+_LEAST_WINDOW = 1024
+_STEP = 1024
+_HIGH = 0.95  # of a GPU's memory; more leaves too little for what else runs on it
+_COUNTS = (1, 2, 4, 8)
+_CARDS = 4
+
+
+def advice(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> tuple[str, ...]:
+    """Nothing when it fits. Otherwise, from the least change to the largest: a shorter window, a smaller cache type,
+    more of the memory, a smaller build of the model, room for another model, more or other GPUs."""
+    if not devices:
+        return tuple(_cards(shape, (), ask))
+    if best(shape, devices, ask).verdict.fits:
+        return ()
+    return (
+        *_window(shape, devices, ask),
+        *_cache_type(shape, devices, ask),
+        *_utilisation(shape, devices, ask),
+        *_builds(shape, devices, ask),
+        *_room(shape, devices, ask),
+        *_cards(shape, devices, ask),
+    )
+
+
+def _window(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> Iterator[str]:
+    limit = min(ask.max_model_len or SHORTEST, shape.max_len or SHORTEST)
+    longest = 0
+    for gpus in range(1, len(devices) + 1):
+        for layout, why in layouts(shape, devices[:gpus]):
+            if not why:
+                stage = tightest(shape, devices[:gpus], layout, ask)
+                longest = max(longest, stage.cache.longest(stage.pool, limit))
+    length = longest // _STEP * _STEP
+    if length >= _LEAST_WINDOW:
+        told = best(shape, devices, replace(ask, max_model_len=length)).verdict
+        if told.fits:
+            yield f"A window of {length:,} tokens fits ({told.layout}): --max-model-len {length}."
+
+
+def _cache_type(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> Iterator[str]:
+    if ask.kv_dtype != "auto" or (shape.quant and shape.quant.kv):
+        return
+    told = best(shape, devices, replace(ask, kv_dtype="fp8")).verdict
+    if told.fits:
+        yield f"--kv-cache-dtype fp8 halves the KV cache: {_told(told)}."
+
+
+def _utilisation(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> Iterator[str]:
+    if ask.utilisation >= _HIGH:
+        return
+    told = best(shape, devices, replace(ask, utilisation=_HIGH)).verdict
+    if told.fits:
+        yield f"--gpu-memory-utilization {_HIGH} instead of {ask.utilisation:g}: {_told(told)}."
+
+
+def _builds(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> Iterator[str]:
+    """The same model in fewer bits; nobody has checked that such a build exists or is good."""
+    bits = shape.quant.bits if shape.quant else 16
+    builds = (("FP8", Quant("fp8", 8, floating=True)), ("Int4 (AWQ or GPTQ)", Quant("awq", 4, 128, zeros=True)))
+    for name, quant in builds:
+        if quant.bits >= bits:
+            continue
+        small = replace(shape, quant=quant, weights=None, tensors=None)
+        told = best(small, devices, ask).verdict
+        if told.fits:
+            total = shape_weights.gb(shape_weights.parts(small).total)
+            yield f"A build of it in {name}, about {total} of weights, fits: {_told(told)}. Check its quality."
+            return
+
+
+def _room(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> Iterator[str]:
+    """How large another model may be, with the cache of this one."""
+    found = best(shape, devices, ask, len(devices))
+    layout = found.verdict.layout
+    wanted = replace(ask, max_model_len=found.verdict.max_model_len)
+    stage = tightest(shape, found.verdict.devices, layout, wanted)
+    weights = next(term.bytes for term in stage.terms if term.name == "weights")
+    free = weights + stage.pool - stage.cache.needed(found.verdict.max_model_len)
+    share = layout.tensor * layout.pipeline
+    if free > 0:
+        on = f"{len(devices)} x {devices[0].name}" if len(devices) > 1 else devices[0].name
+        yield (
+            f"A smaller model: weights of up to {gib(free * share)} leave room for {found.verdict.max_model_len:,} "
+            f"tokens on {on} (these are {gib(shape_weights.parts(shape).total)})."
+        )
+
+
+def _cards(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> Iterator[str]:
+    """The same card more often, then the least memory among known machines."""
+    if devices and len({device.name for device in devices}) == 1:
+        fresh = replace(devices[0], free=None)
+        for count in _COUNTS:
+            if count > len(devices) and (told := best(shape, [fresh] * count, ask, count).verdict).fits:
+                yield f"{count} x {devices[0].name}: {_told(told)}."
+                break
+    vendor = devices[0].vendor if devices else None
+    options: list[tuple[int, str]] = []
+    for card in cards.catalogue():
+        if vendor and card.vendor != vendor:
+            continue
+        device = card.device()
+        for count in _COUNTS:
+            told = best(shape, [device] * count, ask, count).verdict
+            if told.fits and not (devices and device.name == devices[0].name):
+                options.append((count * card.memory, f"{count} x {card.short} ({told.kv_tokens:,} tokens)"))
+                break
+    if options:
+        names = [text for _, text in sorted(options)[:_CARDS]]
+        yield f"Machines that hold it, smallest first: {', '.join(names)}."
+    else:
+        yield "No machine of up to 8 known cards holds it."
+
+
+def _told(verdict: Verdict) -> str:
+    pool = gib(verdict.terms[-1].bytes)
+    return f"{verdict.kv_tokens:,} tokens in {pool} of KV cache a GPU ({verdict.layout})"
