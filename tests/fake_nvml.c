@@ -128,6 +128,17 @@ int nvmlDeviceGetMemoryInfo(void *handle, Memory *out) {
     out->total = total * 1048576ULL, out->free = free * 1048576ULL, out->used = used * 1048576ULL;
     return 0;
 }
+/* Only where the file says what is reserved: older drivers lack it. */
+typedef struct { uint version; ull total, reserved, free, used; } Memory2;
+int nvmlDeviceGetMemoryInfo_v2(void *handle, Memory2 *out) {
+    uint reserved;
+    Memory plain;
+    if (number(handle, "reserved", &reserved)) return 3;
+    int failed = nvmlDeviceGetMemoryInfo(handle, &plain);
+    if (failed) return failed;
+    out->total = plain.total, out->free = plain.free, out->used = plain.used, out->reserved = reserved * 1048576ULL;
+    return 0;
+}
 int nvmlDeviceGetUtilizationRates(void *handle, uint *out) { ENTER(handle) out[1] = 0; return number(handle, "use", out); }
 int nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
     ENTER(handle)

@@ -43,6 +43,11 @@ def test_two_gpus_with_all_their_values(rig: Rig) -> None:
     assert found["cpus"] == len(os.sched_getaffinity(0))
 
 
+def test_memory_is_what_cuda_calls_total_where_the_driver_tells_its_reserve(rig: Rig) -> None:
+    (card,) = rig.ask((*HEAD, *gpu("NVIDIA RTX A6000", A6000, reserved=600)), LOOK)["gpus"]
+    assert (card["total"], card["free"]) == (48540 << 20, 48500 << 20)
+
+
 def test_what_the_driver_does_not_tell_is_none(rig: Rig) -> None:
     lines = (*HEAD, *gpu("NVIDIA GB10", {"capability": "12 1"}))
     found = rig.ask(lines, INSPECT)

@@ -159,18 +159,34 @@ def _gpu(index: int) -> Gpu:
     handle = _ask(pynvml.nvmlDeviceGetHandleByIndex, index)
     if handle is None:
         return Gpu(index)
-    memory = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    memory = _memory(handle)
     rates = _ask(pynvml.nvmlDeviceGetUtilizationRates, handle)
     return Gpu(
         index,
         uuid=_text(_ask(pynvml.nvmlDeviceGetUUID, handle)),
         name=_text(_ask(pynvml.nvmlDeviceGetName, handle)),
-        total=int(memory.total) if memory else None,
-        free=int(memory.free) if memory else None,
-        used=int(memory.used) if memory else None,
+        total=memory.total if memory else None,
+        free=memory.free if memory else None,
+        used=memory.used if memory else None,
         utilisation=int(rates.gpu) if rates else None,
         capability=_ask(pynvml.nvmlDeviceGetCudaComputeCapability, handle),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    total: int
+    free: int
+    used: int
+
+
+def _memory(handle: Any) -> _Memory | None:
+    """What CUDA calls total: without the driver's own reserve, about 1 %, which only the newer call tells."""
+    found = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
+    if found is not None:
+        return _Memory(int(found.total) - int(found.reserved), int(found.free), int(found.used))
+    found = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    return None if found is None else _Memory(int(found.total), int(found.free), int(found.used))
 
 
 def _detail(handle: Any, remotes: list[str], root: Path) -> Detail:
@@ -237,13 +253,13 @@ def _instances(handle: Any) -> tuple[Instance, ...]:
         instance = _ask(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index)
         if instance is None:
             continue
-        memory = _ask(pynvml.nvmlDeviceGetMemoryInfo, instance)
+        memory = _memory(instance)
         found.append(
             Instance(
                 _text(_ask(pynvml.nvmlDeviceGetUUID, instance)),
                 _text(_ask(pynvml.nvmlDeviceGetName, instance)),
-                int(memory.total) if memory else None,
-                int(memory.free) if memory else None,
+                memory.total if memory else None,
+                memory.free if memory else None,
             )
         )
     return tuple(found)
