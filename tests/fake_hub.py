@@ -1,7 +1,8 @@
-"""A Hugging Face Hub on 127.0.0.1: what huggingface_hub asks when it downloads a model, and the ways that fails.
+"""A Hugging Face Hub on 127.0.0.1: what huggingface_hub asks of it, and the ways that fails.
 
-The repository's owner chooses: `ok`, `gated`, `token` (wrong token), `gone`, `busy` (500), `once` (the first download
-of each large file is cut, then it goes on by Range), `cut` (always), `ggufs` (nothing but GGUF), `huge` (says 10^15 B).
+Any repository exists. Large files are LFS: `/resolve/` sends on to another host name (a CDN), with the headers that the
+Hub adds. The owner chooses lasting troubles: `gated`, `token` (wrong token), `gone`, `busy` (500), `cut` (no byte of a
+large file), `ggufs`, `huge` (says 10^15 bytes), `login` (an HTML page). `Hub.fault` adds passing ones.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote, unquote
 
 SHA = "a" * 40
 CONFIG = json.dumps({"architectures": ["X"], "max_position_embeddings": 64}).encode()
-WEIGHTS = bytes(range(256)) * 48_000  # the library reads in pieces of 10 MiB, and keeps whole pieces only
+WEIGHTS = bytes(range(256)) * 12_000
 FILES = {
     "config.json": CONFIG,
     "tokenizer.json": b"{}",
@@ -32,6 +36,30 @@ ERRORS = {
     "gone": (404, "RepoNotFound", "Repository not found"),
     "busy": (500, "", "Internal error"),
 }
+_LARGE = (".safetensors", ".bin", ".gguf")
+
+
+@dataclass
+class Fault:
+    """Applies to the next `times` requests whose "METHOD /path" matches `match`. `status`: answer that; `cut`: end the
+    connection after so many bytes of the body; `wrong`: other bytes of the same length; `ranges` False: send all;
+    `pace`: bytes a second; `pause`: seconds before the answer."""
+
+    match: str
+    times: int = 1
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: int | None = None
+    wrong: bool = False
+    ranges: bool = True
+    pace: float = 0.0
+    pause: float = 0.0
+
+
+@dataclass
+class Revision:
+    commit: str = SHA
+    files: dict[str, bytes] = field(default_factory=lambda: dict(FILES))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -48,98 +76,168 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, body: bool) -> None:
-        path = self.path.partition("?")[0]
+        path = unquote(self.path.partition("?")[0])
         self.server.requests.append((self.command, path, self.headers.get("authorization", "")))
-        api = re.fullmatch(r"/api/models/([^/]+)/[^/]+(/.*)?", path)
-        file = re.fullmatch(r"/([^/]+)/[^/]+/resolve/[^/]+/(.+)", path)
+        self.fault = self.server.take(f"{self.command} {path}")
+        time.sleep(self.fault.pause)
+        api = re.fullmatch(r"/api/models/([^/]+)/([^/]+)(?:/(revision|tree)/(.+))?", path)
+        file = re.fullmatch(r"/([^/]+)/([^/]+)/resolve/([^/]+)/(.+)", path)
+        cdn = re.fullmatch(r"/cdn/([0-9a-f]{64})", path)
         owner = (api or file or ["", ""])[1]
-        if owner in ERRORS and not (owner == "gated" and api):
-            self._error(*ERRORS[owner])
+        if self.fault.status:
+            self._send(self.fault.status, b"", {"X-Error-Message": "as the test wants", **self.fault.headers})
+        elif owner == "login":
+            self._send(200, b"<html>welcome to this hotel</html>", {"Content-Type": "text/html"})
+        elif owner in ERRORS and not (owner == "gated" and api):
+            status, code, message = ERRORS[owner]
+            self._send(status, b"", {"X-Error-Message": message, **({"X-Error-Code": code} if code else {})})
+        elif cdn:
+            self._content(self.server.blobs[cdn[1]], body, {"ETag": '"of-the-storage"'})
         elif api:
-            self._json(_tree(owner) if "/tree/" in (api[2] or "") else _info(owner))
-        elif file and file[2] in _files(owner):
-            self._file(owner, file[2], body)
+            self._api(owner, api[2], api[3], unquote(api[4] or "main"))
+        elif file:
+            self._file(owner, file[2], unquote(file[3]), file[4], body)
         else:
-            self._error(404, "EntryNotFound", "Entry not found")
+            self._send(404, b"", {"X-Error-Message": "what is that"})
 
-    def _error(self, status: int, code: str, message: str) -> None:
-        self._send(
-            status, b"", {"X-Error-Code": code, "X-Error-Message": message} if code else {"X-Error-Message": message}
-        )
+    def _api(self, owner: str, name: str, what: str | None, revision: str) -> None:
+        found = self.server.revision(owner, name, revision)
+        if found is None:
+            self._send(404, b"", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "no such revision"})
+            return
+        rows = [_row(owner, path, content, tree=what == "tree") for path, content in found.files.items()]
+        info = {"id": f"{owner}/{name}", "sha": found.commit, "siblings": rows, "private": False, "tags": []}
+        info["gated"] = "manual" if owner == "gated" else False
+        self._send(200, json.dumps(rows if what == "tree" else info).encode(), {"Content-Type": "application/json"})
 
-    def _json(self, value: object) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def _file(self, owner: str, name: str, revision: str, path: str, body: bool) -> None:
+        found = self.server.revision(owner, name, revision)
+        content = found.files.get(path) if found else None
+        if found is None or content is None:
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+            return
+        headers = {"X-Repo-Commit": found.commit}
+        if not path.endswith(_LARGE):
+            self._content(content, body, {**headers, "ETag": f'"{git_hash(content)}"'})
+            return
+        if owner == "cut" and body:
+            self.fault.cut = 0
+        sha = sha256(content)
+        self.server.blobs[sha] = content
+        headers |= {"X-Linked-Etag": f'"{sha}"', "X-Linked-Size": str(len(content)), "ETag": '"of-the-pointer"'}
+        if self.server.xet:
+            headers |= {"X-Xet-Hash": "b" * 64, "X-Xet-Refresh-Route": f"{self.server.url}/api/xet"}
+        if self.fault.cut == 0:
+            self.close_connection = True
+            return
+        self._send(302, b"", {**headers, "Location": f"{self.server.cdn}/cdn/{sha}?signed={quote(path)}"})
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
-    def _file(self, owner: str, name: str, body: bool) -> None:
-        content = _files(owner)[name]
-        start = int((re.findall(r"bytes=(\d+)-", self.headers.get("range", "")) or [0])[0])
+    def _content(self, content: bytes, body: bool, headers: dict[str, str]) -> None:
+        fault = self.fault
+        start = int((re.findall(r"bytes=(\d+)-", self.headers.get("range", "")) or [0])[0]) if fault.ranges else 0
         self.send_response(206 if start else 200)
-        self.send_header("ETag", f'"{_hash(content)}"')
-        self.send_header("X-Repo-Commit", SHA)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(content) - start))
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        for name, value in {**headers, "Accept-Ranges": "bytes", "Content-Length": str(len(content) - start)}.items():
+            self.send_header(name, value)
         self.end_headers()
         if not body:
             return
-        if (owner == "cut" and name == "model.safetensors") or (
-            owner == "once" and name == "model.safetensors" and not start
-        ):
-            self.wfile.write(content[start : start + 11_000_000 if owner == "once" else start])
-            self.wfile.flush()
+        sent = content[start:]
+        if fault.wrong:
+            sent = bytes(len(sent))
+        if fault.cut is not None:
             self.close_connection = True
-            return
-        self.wfile.write(content[start:])
+            sent = sent[: fault.cut]
+        step = max(1, int(fault.pace / 20)) if fault.pace else len(sent) or 1
+        for at in range(0, len(sent), step):
+            self.wfile.write(sent[at : at + step])
+            self.server.sent += min(step, len(sent) - at)
+            if fault.pace:
+                time.sleep(0.05)
 
 
 class Hub(ThreadingHTTPServer):
-    """`requests` are (method, path, authorization)."""
+    """`requests` are (method, path, authorization); `sent` counts bytes of files; `revisions` by "owner/name"."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: list[tuple[str, str, str]] = []
+        self.revisions: dict[str, dict[str, Revision]] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.sent = 0
+        self.xet = False
+        self._faults: list[Fault] = []
+        self._lock = threading.Lock()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    @property
+    def cdn(self) -> str:
+        """The same machine under another name: clients may not send it the Hub's token."""
+        return f"http://localhost:{self.server_address[1]}"
 
-def _hash(content: bytes) -> str:
+    def fault(self, fault: Fault) -> None:
+        with self._lock:
+            self._faults.append(fault)
+
+    def heal(self) -> None:
+        with self._lock:
+            self._faults.clear()
+
+    def take(self, request: str) -> Fault:
+        """What goes wrong with this request. Several may apply; the first one given does."""
+        with self._lock:
+            for fault in self._faults:
+                if fault.times and re.search(fault.match, request):
+                    fault.times -= 1
+                    return Fault(**{**vars(fault), "times": 0})
+        return Fault("")
+
+    def publish(self, repo: str, files: dict[str, bytes], commit: str = SHA, branch: str = "main") -> None:
+        """Let a repository hold these files at a branch; without a call it holds FILES at `main`."""
+        revision = Revision(commit, dict(files))
+        self.revisions.setdefault(repo, {}).update({branch: revision, commit: revision})
+
+    def revision(self, owner: str, name: str, revision: str) -> Revision | None:
+        given = self.revisions.get(f"{owner}/{name}")
+        if given is not None:
+            return given.get(revision)
+        files = {"model.Q4.gguf": b"GGUF", "config.json": CONFIG} if owner == "ggufs" else dict(FILES)
+        return Revision(SHA, files) if revision in ("main", SHA) else None
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that leaves in the middle of an answer is part of the tests."""
+
+
+def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _files(owner: str) -> dict[str, bytes]:
-    return {"model.Q4.gguf": b"GGUF", "config.json": CONFIG} if owner == "ggufs" else FILES
+def git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def _size(owner: str, content: bytes) -> int:
-    return 10**15 if owner == "huge" else len(content)
-
-
-def _info(owner: str) -> object:
-    siblings = [
-        {"rfilename": name, "size": _size(owner, content), "blobId": _hash(content)}
-        for name, content in _files(owner).items()
-    ]
-    gated = "manual" if owner == "gated" else False
-    return {"id": f"{owner}/m", "sha": SHA, "siblings": siblings, "private": False, "gated": gated, "tags": []}
-
-
-def _tree(owner: str) -> object:
-    return [
-        {"type": "file", "path": name, "size": _size(owner, content), "oid": _hash(content)}
-        for name, content in _files(owner).items()
-    ]
+def _row(owner: str, path: str, content: bytes, tree: bool) -> dict[str, object]:
+    """A file, as a repository's description or its tree lists it."""
+    size = 10**15 if owner == "huge" else len(content)
+    row: dict[str, object] = {"size": size, **({"path": path, "type": "file"} if tree else {"rfilename": path})}
+    row["oid" if tree else "blobId"] = git_hash(content)
+    if path.endswith(_LARGE):
+        row["lfs"] = {"size": size, "oid" if tree else "sha256": sha256(content), "pointerSize": 134}
+    return row
 
 
 @contextmanager

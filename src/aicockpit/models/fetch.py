@@ -1,136 +1,199 @@
-"""The Hugging Face cache and the Hub: is a model complete on disk, and if not, bring it. Called by `locate.py`.
+"""The Hub: what it has of a model, and bringing that into the cache. Called by `locate.py` and `commands/models.py`.
 
-The library keeps the cache, resumes cut downloads and reads `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE`; what is
-decided here is which files of a repository are worth having, and what each failure means to a person.
+The library asks the Hub, writes the small files and the links of a snapshot, and keeps the layout of the cache;
+`transfer.py` brings the large files. What is decided here: which files are worth having, whether they fit on the disk,
+and when a branch moves on: only when all of the new commit is there and right, so a cut update leaves the revision
+before it in place. Xet is left out unless HF_XET_HIGH_PERFORMANCE is set: it cannot go on with a cut file, and a
+storage that does not answer is waited for without a word (docs/models.md).
 """
 
 from __future__ import annotations
 
-import errno
-import json
-import re
+import contextlib
+import glob
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, snapshot_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is re-exported: httpx's or httpx2's
-    GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     HTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
 )
-from huggingface_hub.hf_api import ModelInfo, RepoSibling
+from huggingface_hub.file_download import are_symlinks_supported
+from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils.tqdm import tqdm
 
 from aicockpit.errors import ModelError
+from aicockpit.models import files as model_files
+from aicockpit.models.hashes import SHA256
+from aicockpit.models.hub import ASKING, DOWNLOADING, FAILURES, Hub, Patience, briefly, disk_full, explained, offline
+from aicockpit.models.records import Records, WantedFile
 from aicockpit.models.smollm2 import Progress, silent
+from aicockpit.models.snapshots import MAIN, as_wanted, cached, lack_of, on_disk, point, remove_file, settle
+from aicockpit.models.transfer import Transfer
 
-LIST_WAIT_S = 10.0
 _POLL_S = 0.5
+_RATE_OVER_S = 10.0
 _RESERVE_BYTES = 200_000_000  # left free on the disk after a download
-_TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken")
-_OTHER_FORMATS = ("original/", "onnx/", "openvino/", "coreml/", "gguf/")
-_TOKENIZERS = ("tokenizer*", "vocab.*", "tekken.json", "*.tiktoken")
-_SHARD = re.compile(r"-\d{5}-of-(\d{5})\.")
-_GGUF = (
-    "GGUF is no longer a vLLM format (removed upstream). Use the safetensors version of the model, "
-    "for example its original repository or an AWQ, GPTQ or FP8 one."
-)
+_HTTP_LIMIT = 50_000_000_000  # the Hub serves larger files by Xet only
+T = TypeVar("T")
 
 
-class GgufRefused(ModelError):
-    """The model comes as GGUF only."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the Hub has of a model at one revision: its commit, and the files that vLLM reads."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} holds GGUF weights only. {_GGUF}")
+    repo_id: str
+    revision: str
+    commit: str
+    files: tuple[WantedFile, ...]
 
-
-def lacking(folder: Path) -> str:
-    """What a model folder lacks to be served, in words; empty when nothing. Broken links count as absent."""
-    names = {path.name for path in folder.iterdir() if path.is_file()}
-    if not names & {"config.json", "params.json"}:
-        return "config.json"
-    weights = sorted(name for name in names if name.endswith((".safetensors", ".bin", ".pt")))
-    expected = _indexed(folder) or {shard for name in weights for shard in _siblings(name)}
-    if absent := sorted(expected - names):
-        return f"{len(absent)} of {len(expected)} weight files (such as {absent[0]})"
-    return "" if weights else "weight files (*.safetensors)"
+    @property
+    def total(self) -> int:
+        return sum({file.blob or file.name: file.size for file in self.files}.values())
 
 
-def _indexed(folder: Path) -> set[str]:
-    index = folder / "model.safetensors.index.json"
+def check(repo_id: str, token: str = "", revision: str = "", hub: Hub | None = None) -> None:
+    """Can this model be had: in the cache, or on a Hub that lets it be read? Takes seconds. Raises ModelError."""
+    need(hub or Hub.of_environment(token), repo_id, revision)
+
+
+def need(hub: Hub, repo_id: str, revision: str = "") -> int:
+    """Bytes that are still to come for a model; 0 when the cache has it. Raises ModelError."""
+    have = cached(hub, repo_id, revision)
+    if have is not None and not have.lack:
+        return 0
+    if hub.offline:
+        raise offline(hub, repo_id, have.lack if have else "")
+    found = look(hub, repo_id, revision)
+    return max(0, found.total - on_disk(hub.storage(repo_id), found.files))
+
+
+def look(hub: Hub, repo_id: str, revision: str = "", patience: Patience = ASKING, progress: Progress = silent) -> Found:
+    """Ask the Hub what it has, and whether it may be read. Raises ModelError."""
     try:
-        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except FileNotFoundError:
-        return set()
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"{index} cannot be read: {error}. Remove the folder and fetch the model again.") from error
+        return _patiently(lambda: _look(hub, repo_id, revision, patience), patience, progress)
+    except FAILURES as error:
+        raise explained(hub, repo_id, error, revision) from error
 
 
-def _siblings(name: str) -> Iterator[str]:
-    """All shards of `model-00001-of-00003.safetensors`; the name itself when it is no shard."""
-    if match := _SHARD.search(name):
-        head, tail = name[: match.start()], name[match.end() :]
-        yield from (f"{head}-{n:05}-of-{match[1]}.{tail}" for n in range(1, int(match[1]) + 1))
-    else:
-        yield name
+def _look(hub: Hub, repo_id: str, revision: str, patience: Patience) -> Found:
+    info = _info(hub, repo_id, revision, patience)
+    siblings = {file.rfilename: file for file in info.siblings or []}
+    names = model_files.wanted(list(siblings))
+    if model_files.gguf_only(list(siblings)):
+        raise model_files.GgufRefused(f"{repo_id} on {hub.endpoint}")
+    if lack := model_files.lacking_names(names):
+        raise ModelError(f"{repo_id} on {hub.endpoint} lacks {lack}: vLLM cannot serve it.")
+    files = []
+    for name in names:
+        size, lfs, blob = siblings[name].size, siblings[name].lfs, siblings[name].blob_id
+        files.append(WantedFile(name, size or 0, (lfs.sha256 if lfs else blob) or ""))
+    if info.gated:  # what a gated repository holds is told to everyone, its files only to some
+        url = hf_hub_url(repo_id, names[0], revision=info.sha, endpoint=hub.endpoint)
+        get_hf_file_metadata(url, token=hub.token or False, timeout=patience.silence_s, endpoint=hub.endpoint)
+    return Found(repo_id, revision, str(info.sha), tuple(files))
 
 
-def cached(repo_id: str) -> Path | None:
-    """The newest cached snapshot, if it is complete. Never asks the network."""
-    for name in ("config.json", "params.json"):
-        try:
-            found = try_to_load_from_cache(repo_id, name)
-        except HFValidationError as error:
-            raise _no_id(repo_id) from error
-        if isinstance(found, str):
-            folder = Path(found).parent
-            has_tokenizer = any(path.exists() for glob in _TOKENIZERS for path in folder.glob(glob))
-            return folder if has_tokenizer and not lacking(folder) else None
-    return None
+def _info(hub: Hub, repo_id: str, revision: str, patience: Patience) -> ModelInfo:
+    try:
+        info = hub.api.model_info(repo_id, revision=revision or None, files_metadata=True, timeout=patience.silence_s)
+    except HFValidationError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise _no_hub(hub) from error
+    if not info.sha:
+        raise _no_hub(hub)
+    return info
 
 
-def wanted(names: list[str]) -> list[str]:
-    """The files of a repository that vLLM reads: configuration, tokenizer, code, and one format of weights."""
-    ours = [name for name in names if not name.startswith(_OTHER_FORMATS)]
-    root = [name for name in ours if "/" not in name]
-    weights = [name for name in root if name.endswith(".safetensors")]
-    merged = [name for name in weights if not name.startswith("consolidated")]
-    weights = merged or weights or [name for name in root if name.endswith(".bin") and name != "training_args.bin"]
-    return [name for name in ours if name.endswith(_TEXT_SUFFIXES)] + weights
+def _no_hub(hub: Hub) -> ModelError:
+    return ModelError(
+        f"{hub.endpoint} answers, but not as a Hugging Face Hub does: a log-in page of this network, or HF_ENDPOINT "
+        "names another site."
+    )
 
 
-def download(repo_id: str, token: str = "", progress: Progress = silent) -> Path:
+def disk_free(folder: Path) -> int:
+    """Bytes that this user may still write at a folder that may not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def download(
+    hub: Hub,
+    repo_id: str,
+    revision: str = "",
+    progress: Progress = silent,
+    patience: Patience = DOWNLOADING,
+    free: Callable[[Path], int] = disk_free,
+) -> Path:
     """Bring a model into the cache and return its folder. Raises ModelError.
 
     `progress` gets bytes, also of an earlier, cut download, and is called from another thread.
     """
+    if hub.offline:
+        have = cached(hub, repo_id, revision)
+        raise offline(hub, repo_id, have.lack if have else "")
+    progress(f"asking {hub.endpoint} for {repo_id}", 0, 0)
+    found = look(hub, repo_id, revision, progress=progress)
+    storage = hub.storage(repo_id)
+    folder = storage / "snapshots" / found.commit
+    records = Records(storage)
     try:
-        progress(f"asking {constants.ENDPOINT} for {repo_id}", 0, 0)
-        info = HfApi(token=token or None).model_info(repo_id, files_metadata=True, timeout=LIST_WAIT_S)
-        files = _choose(repo_id, info)
-        blobs = _blobs_folder(repo_id)
-        total = sum(file.size or 0 for file in files)
-        _check_space(repo_id, total - _on_disk(blobs, files))
-        with _watched(blobs, files, total, progress):
-            folder = snapshot_download(
-                repo_id,
-                token=token or None,
-                allow_patterns=[file.rfilename for file in files],
-                tqdm_class=_Silent,
-            )
-    except (HTTPError, OSError, HFValidationError) as error:
-        raise _explained(repo_id, error, has_token=bool(token)) from error
-    if lack := lacking(Path(folder)):
-        raise ModelError(f"{repo_id} on {constants.ENDPOINT} lacks {lack}: vLLM cannot serve it.")
-    return Path(folder)
+        intent = records.intent(found.commit)
+        if intent is None or not intent.done or lack_of(storage, folder):
+            _drop_damaged(storage, folder, found.files)
+            check_space(hub, repo_id, found.total - on_disk(storage, found.files), free)
+            records.intend(found.commit, found.files, done=False)
+            transfer = Transfer(hub, repo_id, found.commit, patience)
+            with _watched(storage, found, transfer, progress):
+                transfer.run(_ours(hub, found.files))
+                _patiently(lambda: _complete(hub, found), patience, progress)
+            if lack := lack_of(storage, folder):
+                raise ModelError(f"{repo_id} on {hub.endpoint} lacks {lack}: vLLM cannot serve it.")
+            settle(storage, repo_id, found.commit, found.files, progress)
+        if found.revision != found.commit:
+            point(storage, found.revision or MAIN, found.commit)
+    except FAILURES as error:
+        raise explained(hub, repo_id, error, revision) from error
+    return folder
+
+
+def _drop_damaged(storage: Path, folder: Path, files: Sequence[WantedFile]) -> None:
+    """Links to nothing, and files of another length (a machine that went down): both would be taken as they are."""
+    for file in files:
+        for path in (folder / file.name, storage / "blobs" / (file.blob or ".")):
+            if (path.is_symlink() or path.is_file()) and not as_wanted(path, file):
+                remove_file(path)
+
+
+def _ours(hub: Hub, files: Sequence[WantedFile]) -> list[WantedFile]:
+    """Files that we bring ourselves; the others are left to the library: what is small enough to be kept in git, what
+    only Xet serves, and all of it where links cannot be made (a blob would then be copied)."""
+    if constants.HF_XET_HIGH_PERFORMANCE or not are_symlinks_supported(hub.cache):
+        return []
+    return [file for file in files if SHA256.fullmatch(file.blob) and file.size <= _HTTP_LIMIT]
+
+
+def _complete(hub: Hub, found: Found) -> None:
+    """The small files and the links. A commit is named, so that `refs` is not moved yet."""
+    snapshot_download(
+        found.repo_id,
+        revision=found.commit,
+        cache_dir=hub.cache,
+        endpoint=hub.endpoint,
+        token=hub.token or False,
+        allow_patterns=[glob.escape(file.name) for file in found.files],
+        tqdm_class=_Silent,
+    )
 
 
 class _Silent(tqdm):
@@ -140,117 +203,64 @@ class _Silent(tqdm):
         super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
 
 
-def _choose(repo_id: str, info: ModelInfo) -> list[RepoSibling]:
-    by_name = {file.rfilename: file for file in info.siblings or []}
-    names = wanted(list(by_name))
-    if any(name.endswith(".gguf") for name in by_name) and not any(n.endswith((".safetensors", ".bin")) for n in names):
-        raise GgufRefused(f"{repo_id} on {constants.ENDPOINT}")
-    return [by_name[name] for name in names]
-
-
-def _blobs_folder(repo_id: str) -> Path:
-    return Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}" / "blobs"
-
-
-def _on_disk(blobs: Path, files: list[RepoSibling]) -> int:
-    """Bytes of these files that are in the cache, finished or not (a blob is named by its hash)."""
-    hashes = {file.lfs.sha256 if file.lfs else file.blob_id or "" for file in files}
-    size = 0
-    for path in blobs.glob("*"):
-        if path.name.partition(".")[0] in hashes:
-            try:
-                size += path.stat().st_blocks * 512
-            except FileNotFoundError:  # renamed meanwhile: it was finished
-                continue
-    return size
-
-
-def _check_space(repo_id: str, needed: int) -> None:
-    place = Path(constants.HF_HUB_CACHE)
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed + _RESERVE_BYTES > free:
-        raise _disk_full(f"{repo_id} needs {needed / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free")
-
-
-def _disk_full(what: str) -> ModelError:
-    return ModelError(
-        f"The disk is too full: {what} in {constants.HF_HUB_CACHE}. "
-        "Free some space there, or set HF_HOME to a folder on a larger disk."
-    )
-
-
-@contextmanager
-def _watched(blobs: Path, files: list[RepoSibling], total: int, progress: Progress) -> Iterator[None]:
-    """Report bytes on disk until the block ends. Sizes are looked up rather than counted, as the library's
-    own bars differ from release to release and leave out what an earlier download brought."""
+@contextlib.contextmanager
+def _watched(storage: Path, found: Found, transfer: Transfer, progress: Progress) -> Iterator[None]:
+    """Report bytes on disk until the block ends. Sizes are looked up rather than counted: that takes in what another
+    process brings, and what an earlier download brought."""
     done = threading.Event()
+    seen: deque[tuple[float, int]] = deque()
+
+    def tell() -> None:
+        now, count = time.monotonic(), on_disk(storage, found.files)
+        seen.append((now, count))
+        while now - seen[0][0] > _RATE_OVER_S:
+            seen.popleft()
+        progress(_pace(seen, found.total, transfer.trouble), min(count, found.total), found.total)
 
     def poll() -> None:
         while not done.wait(_POLL_S):
-            progress("downloading", min(_on_disk(blobs, files), total), total)
+            tell()
 
     thread = threading.Thread(target=poll, name="download-progress", daemon=True)
-    progress("downloading", min(_on_disk(blobs, files), total), total)
+    tell()
     thread.start()
     try:
         yield
     finally:
         done.set()
         thread.join()
-    progress("downloading", total, total)
+    progress("downloading", found.total, found.total)
 
 
-def _no_id(repo_id: str) -> ModelError:
-    return ModelError(
-        f"MODEL_NAME={repo_id!r} is neither a folder nor a Hugging Face id (owner/name). "
-        "A folder may be written with ./, ../, ~ or / in front."
-    )
+def _pace(seen: Sequence[tuple[float, int]], total: int, trouble: str) -> str:
+    """`downloading at 85 MB/s, 6 min left:`, or why nothing comes. `seen`: seconds and bytes, oldest first."""
+    (began, first), (now, last) = seen[0], seen[-1]
+    rate = (last - first) / (now - began) if now - began >= 2 * _POLL_S else 0.0
+    if trouble and rate <= 0:
+        return f"downloading ({trouble}):"
+    if rate <= 0:
+        return "downloading"
+    left = (total - last) / rate
+    return f"downloading at {rate / 1e6:.0f} MB/s, {f'{left / 60:.0f} min' if left >= 90 else f'{left:.0f} s'} left:"
 
 
-def _explained(repo_id: str, error: Exception, has_token: bool) -> ModelError:
-    """What a failure of the library means, where was looked, and what to do."""
-    hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
-    looked = f"Looked in the cache {cache} and on {hub}."
-    if isinstance(error, HFValidationError):
-        return _no_id(repo_id)
-    if isinstance(error, GatedRepoError):
-        return _gated(repo_id, has_token)
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
-    if isinstance(error, RepositoryNotFoundError):
-        hint = " If it is private, " + ("check that HF_TOKEN may read it." if has_token else "set HF_TOKEN.")
-        return ModelError(f"There is no model {repo_id}. {looked} Check the spelling of MODEL_NAME.{hint}")
-    if status == 401:
-        return ModelError(f"{hub} refused the token in HF_TOKEN (401). Make a new one at {hub}/settings/tokens.")
-    if status:
-        return ModelError(f"{hub} answered {status} for {repo_id}. {looked} Try again later.")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _disk_full(f"writing {repo_id} failed")
-    if isinstance(error, OfflineModeIsEnabled):
-        return ModelError(
-            f"{repo_id} is not in the cache {cache}, and HF_HUB_OFFLINE is set. "
-            "Unset it, or set MODEL_NAME to a local folder."
-        )
-    if isinstance(error, HTTPError | LocalEntryNotFoundError | ConnectionError | TimeoutError):
-        return ModelError(
-            f"{repo_id} is not complete in the cache {cache}, and the download from {hub} failed: "
-            f"{_first_line(error)}. Check the network or the proxy and start again (a cut download goes on where "
-            "it ended), or set MODEL_NAME to a local folder."
-        )
-    return ModelError(f"Fetching {repo_id} into {cache} failed: {_first_line(error)}.")
+def _patiently(call: Callable[[], T], patience: Patience, progress: Progress) -> T:
+    """Call again while the failure may pass and patience lasts; then the failure itself is raised."""
+    failures = 0
+    while True:
+        try:
+            return call()
+        except (HTTPError, OSError) as error:
+            failures += 1
+            wait = patience.wait(error, failures)
+            if wait is None:
+                raise
+            progress(f"waiting {wait:.0f} s: {briefly(error)}", 0, 0)
+            time.sleep(wait)
 
 
-def _gated(repo_id: str, has_token: bool) -> ModelError:
-    page = f"{constants.ENDPOINT}/{repo_id}"
-    if has_token:
-        todo = f"The account of HF_TOKEN has no access: accept the licence at {page} with that account"
-    else:
-        tokens = f"{constants.ENDPOINT}/settings/tokens"
-        todo = f"Accept its licence at {page}, make a token at {tokens}, and set HF_TOKEN to it"
-    return ModelError(f"{repo_id} is gated. {todo}; then start again.")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
+def check_space(hub: Hub, what: str, needed: int, free: Callable[[Path], int] = disk_free) -> None:
+    """Raises ModelError when `needed` bytes more would not leave enough on the disk of the cache."""
+    there = free(hub.cache)
+    if needed > 0 and needed + _RESERVE_BYTES > there:
+        raise disk_full(hub, f"{what} needs {model_files.amount(needed)} more, {model_files.amount(there)} are free")
