@@ -30,7 +30,10 @@ from aicockpit.workspace.builds import (
     NearBy,
     Progress,
     Said,
+    Similar,
     Snapshot,
+    Snippet,
+    Sought,
     silent,
 )
 from aicockpit.workspace.epochs import Contexts, EpochLimits
@@ -65,6 +68,7 @@ class Given:
     pack: int = 4000
     journal: int = 400
     neighbourhood: int = 200
+    similar: int = 0
     reason: str = "given"
 
 
@@ -80,6 +84,10 @@ class Letters:
         self.builds = self.said = 0
         self.journal_gate = asyncio.Event()
         self.journal_gate.set()
+        self.search_gate = asyncio.Event()
+        self.search_gate.set()
+        self.search_fail = ""
+        self.searches: list[Sought] = []
 
     def _read(self, content: bytes | None) -> str:
         data = None if content is None else self.store.blob(content)
@@ -132,6 +140,30 @@ class Letters:
         text = f"(near {path})"
         return NearBy(ids(text), ((f"of {path}", "test", len(text)),))
 
+    async def similar(
+        self, snapshot: Snapshot, spec: ModelSpec, sought: Sought, report: Progress = silent, /
+    ) -> Similar:
+        """Files that have a word of the place in them, whole: the more words the nearer to the cursor."""
+        self.searches.append(sought)
+        report(0, len(snapshot.files))
+        await self.search_gate.wait()
+        if self.search_fail:
+            raise BuildFailed(self.search_fail)
+        found = []
+        for path, file in snapshot.files.items():
+            text = self._read(file.hash)
+            common = len(sought.query & set(text.split()))
+            if common and path != sought.path and file.hash not in sought.without:
+                found.append((common, path, file.hash, ids(f"{{{path}~ {text}}}")))
+        parts: list[tuple[Snippet, tuple[int, ...]]] = []
+        left = sought.budget
+        for common, path, content, tokens in sorted(found, reverse=True):
+            if len(tokens) <= left:
+                left -= len(tokens)
+                parts.insert(0, (Snippet(path, content, 1, 2, common / 10, digest(repr(tokens).encode())), tokens))
+        joined = tuple(token for _, tokens in parts for token in tokens)
+        return Similar(joined, tuple(snippet for snippet, _ in parts), len(snapshot.files))
+
 
 class Script:
     """A prefetcher that warms what and when a test says."""
@@ -168,9 +200,12 @@ class Script:
 
     def learn(self, tokens: tuple[int, ...]) -> None:
         """These are resident now, and proven."""
+        whole = len(tokens) // BLOCK * BLOCK
+        if not whole:  # less than a block is never cached
+            return
         there = self.warmth.resident(self.engine.name, tokens).tokens
-        self.warmth.learn(self.engine.name, tokens, min(there, (len(tokens) - 1) // BLOCK * BLOCK) if tokens else 0)
-        self.warmth.learn(self.engine.name, (*tokens, *([0] * BLOCK)), len(tokens) // BLOCK * BLOCK)
+        self.warmth.learn(self.engine.name, tokens, min(there, (len(tokens) - 1) // BLOCK * BLOCK))
+        self.warmth.learn(self.engine.name, (*tokens[:whole], 0), whole)
 
     def warm(self, *, only: str = "", tokens: int | None = None) -> None:
         """Warm all targets whose key has `only` in it, or only their first tokens."""
@@ -254,10 +289,10 @@ class Rig:
     def text(self, engine: str = "e0", path: str = "") -> str:
         return text_of(self.head(engine, path).tokens)
 
-    def typed(self, path: str, tail: str, engine: str = "e0") -> int:
+    def typed(self, path: str, tail: str, engine: str = "e0", prefix: str = "") -> int:
         """A completion of an open file, as the gateway makes it; the tokens that the engine had to compute."""
         prompt = (*self.head(engine, path).tokens, *ids(tail))
-        self.contexts.seen(self.workspace, MODEL, path, ids(tail))
+        self.contexts.seen(self.workspace, MODEL, path, ids(tail), prefix)
         computed = len(prompt) - self.warmth.resident(engine, prompt).tokens
         self.engines[engine].learn(prompt)
         return computed

@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aicockpit.engines.kv import KvInfo
-from aicockpit.workspace.budget import EPOCHS_AT_ONCE, FOCUSES_COUNTED, HEAD_SHARE, KV_SHARE, budget, wanted
+from aicockpit.workspace.budget import HEAD_SHARE, KV_SHARE, budget, wanted
 from epoch_rig import Given
 
 PLENTY = KvInfo(16, 1_000_000)
 
 
 def test_the_table_decides_when_there_is_room() -> None:
-    found = budget(Given(4000, 400, 200), 32_768, PLENTY, None, 1)
-    assert found.sizes == (4000, 400, 200)
+    found = budget(Given(4000, 400, 200, 100), 32_768, PLENTY, None, 1)
+    assert found.sizes == (4000, 400, 200, 100)
     assert found.reasons == ("given",)
 
 
@@ -26,8 +26,9 @@ def test_zero_is_legal_and_is_said() -> None:
 
 
 def test_an_explicit_budget_is_divided_as_the_table_does_or_else_mostly_for_the_pack() -> None:
-    assert budget(Given(600, 200, 200), None, PLENTY, 10_000, 1).sizes == (6000, 2000, 2000)
-    assert budget(Given(0, 0, 0), None, PLENTY, 10_000, 1).sizes == (7000, 1500, 1500)
+    assert budget(Given(600, 200, 100, 100), None, PLENTY, 10_000, 1).sizes == (6000, 2000, 1000, 1000)
+    assert budget(Given(600, 200, 200), None, PLENTY, 10_000, 1).sizes == (6000, 2000, 2000, 0)
+    assert budget(Given(0, 0, 0), None, PLENTY, 10_000, 1).sizes == (7000, 1000, 1000, 1000)
 
 
 def test_a_short_model_and_a_small_cache_cut_it_and_say_so() -> None:
@@ -40,8 +41,8 @@ def test_a_short_model_and_a_small_cache_cut_it_and_say_so() -> None:
 
 
 def test_an_unknown_cache_is_said_and_cuts_nothing() -> None:
-    found = budget(Given(4000, 400, 200), 32_768, None, None, 1)
-    assert found.sizes == (4000, 400, 200)
+    found = budget(Given(4000, 400, 200, 100), 32_768, None, None, 1)
+    assert found.sizes == (4000, 400, 200, 100)
     assert not found.kv
     assert "no engine has told" in found.reasons[-1]
 
@@ -53,7 +54,7 @@ def test_one_more_workspace_rarely_changes_anybodys_budget() -> None:
 
 
 @given(
-    st.builds(Given, *([st.integers(0, 100_000)] * 3)),
+    st.builds(Given, *([st.integers(0, 100_000)] * 4)),
     st.integers(1, 1_000_000) | st.none(),
     st.builds(KvInfo, st.sampled_from((16, 32, 128)), st.integers(1, 100_000)),
     st.integers(-1, 100_000) | st.none(),
@@ -68,5 +69,6 @@ def test_it_never_asks_for_more_than_there_is(
     assert all(a <= b for a, b in zip(found.sizes, wanted(worth, length, asked).sizes, strict=True))
     if length is not None:
         assert found.total <= length * HEAD_SHARE
-    cost = EPOCHS_AT_ONCE * (found.pack + found.journal) + FOCUSES_COUNTED * found.neighbourhood
+    # Two epochs at a change, two open files, and in one of them the next snippets beside those that serve.
+    cost = 2 * (found.pack + found.journal) + 2 * found.neighbourhood + 3 * found.similar
     assert cost * workspaces * lanes <= kv.tokens * KV_SHARE

@@ -24,6 +24,7 @@ STEPS = st.one_of(
     st.tuples(st.just("rest"), st.integers(1, 40), st.none()),
     st.tuples(st.just("focus"), st.sampled_from(FILES), st.none()),
     st.tuples(st.just("type"), st.sampled_from(FILES), st.integers(1, 90)),
+    st.tuples(st.just("move"), st.sampled_from(FILES), st.sampled_from(("body", "v0", "v1", "v2 v3"))),
     st.tuples(st.just("give up"), st.sampled_from(("e0", "e1")), st.booleans()),
     st.tuples(st.just("build"), st.booleans(), st.none()),
     st.tuples(st.just("server"), st.none(), st.none()),
@@ -70,6 +71,8 @@ async def _walk(rig: Rig, steps: list[tuple[str, object, object]]) -> None:
             await rig.contexts.focus(rig.workspace, str(one))
         elif what == "type":
             rig.typed(str(one), "x" * int(str(two)))
+        elif what == "move":
+            rig.typed(str(one), "x", prefix=str(two))
         elif what == "give up":
             script = rig.engines[str(one)]
             script.states = {target.key: WarmState.STUCK for target in script.targets if target.key[3] and two}
@@ -84,7 +87,7 @@ async def _walk(rig: Rig, steps: list[tuple[str, object, object]]) -> None:
             for path in ("", *FILES):
                 asked = time.monotonic()
                 text = rig.text(engine, path)  # asserts that it is resident
-                assert not text or text[-1] in "#]>)", "not a legal cut"
+                assert not text or text[-1] in "#]>)}", "not a legal cut"
                 told, before = versions(text), seen.get(f"{engine}/{path}", {})
                 assert newer(told, before), "an older text again"
                 assert bool(text) or not seen.get(f"{engine}/", {}), "cold again"
@@ -102,8 +105,8 @@ async def _walk(rig: Rig, steps: list[tuple[str, object, object]]) -> None:
 
 
 async def _walked(folder: Path, steps: list[tuple[str, object, object]], focuses: int) -> None:
-    limits = EpochLimits(idle_s=0.02, retry_s=0.02, bulk=3, focuses=focuses, patience_s=PATIENCE_S)
-    worth = {"completion": Given(4000, 100, 60), "chat": Given(0, 0, 0)}
+    limits = EpochLimits(idle_s=0.02, retry_s=0.02, bulk=3, focuses=focuses, patience_s=PATIENCE_S, search_s=0.005)
+    worth = {"completion": Given(4000, 100, 60, 60), "chat": Given(0, 0, 0)}
     rig = Rig(folder, limits=limits, worth=worth, names=("e0", "e1")).start()
     try:
         await _walk(rig, steps)

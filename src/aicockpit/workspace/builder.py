@@ -20,23 +20,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aicockpit.prompts.languages import language_of
+from aicockpit.prompts.languages import is_noise, language_of
 from aicockpit.workspace.builds import (
     MAX_FILE,
     MAX_FILES,
     BuildFailed,
     Built,
     Change,
+    Chosen,
     Described,
     Kind,
     ModelSpec,
     NearBy,
     Progress,
     Said,
+    Similar,
     Snapshot,
+    Sought,
     select,
     silent,
 )
+from aicockpit.workspace.manifest import File
 from aicockpit.workspace.workshop import FRAME, Workshop, answer
 
 logger = logging.getLogger(__name__)
@@ -46,6 +50,8 @@ PORTION = 50
 # One call may take so long (seconds); a child that takes longer hangs, and is replaced.
 CALL_S = 180.0
 STOP_S = 5.0
+# So often the index of a tree is grown for one search: the child may die on the way.
+_GROWN_ATTEMPTS = 3
 # Contents remembered as deadly.
 DEADLY_KEPT = 1000
 _STDERR_LINE = 1 << 16
@@ -150,6 +156,19 @@ class Builder:
             found = await self._call("near", snapshot.tag, spec, path, content, budget, without)
         return found or NearBy()
 
+    async def similar(self, snapshot: Snapshot, spec: ModelSpec, sought: Sought, report: Progress = silent) -> Similar:
+        """The parts of other files that are most like a place. `report` hears files read and their number.
+
+        Raises BuildFailed.
+        """
+        for attempt in range(_GROWN_ATTEMPTS + 1):
+            found: Similar | None = await self._call("similar", snapshot.workspace, snapshot.tag, spec, sought)
+            if found is not None:
+                return found
+            if attempt < _GROWN_ATTEMPTS:
+                await self._grow(snapshot, report)
+        raise BuildFailed("the builder lost its index of the files again and again; is the server short of memory?")
+
     async def close(self) -> None:
         """End the child. Calls in work fail with BuildFailed."""
         self._closed = True
@@ -161,15 +180,11 @@ class Builder:
 
     async def _survey(self, snapshot: Snapshot, report: Progress) -> tuple[Any, tuple[str, ...]]:
         """Analyse a snapshot, in portions, and have it kept at hand. What was left out, and what crashed."""
-        files = list(snapshot.files.values())
-        if len(files) > PORTION:
-            chosen = await asyncio.to_thread(select, files, _is_source, self._max_file, self._max_files)
-        else:
-            chosen = select(files, _is_source, self._max_file, self._max_files)
+        chosen = await self._select(list(snapshot.files.values()))
         total = len(chosen.files)
         for start in range(0, total, PORTION):
             report(start, total)
-            await self._analyse([(file.path, file.hash) for file in chosen.files[start : start + PORTION]])
+            await self._portion("analyse", [(file.path, file.hash) for file in chosen.files[start : start + PORTION]])
         report(total, total)
         fine = [file for file in chosen.files if file.hash not in self._deadly]
         crashed = tuple(file.path for file in chosen.files if file.hash in self._deadly)[:20]
@@ -177,18 +192,44 @@ class Builder:
         await self._call("survey", snapshot.tag, snapshot.repo, rows)
         return chosen.left, crashed
 
-    async def _analyse(self, files: list[tuple[str, bytes]]) -> None:
+    async def _select(self, files: list[File]) -> Chosen:
+        if len(files) <= PORTION:
+            return select(files, _is_source, self._max_file, self._max_files)
+        return await asyncio.to_thread(select, files, _is_source, self._max_file, self._max_files)
+
+    async def _grow(self, snapshot: Snapshot, report: Progress) -> None:
+        """Have the index hold this snapshot, in portions, unless the child dies on the way."""
+        chosen = await self._select(list(snapshot.files.values()))
+        deadly = self._deadly.copy()
+
+        def rows_of() -> list[tuple[str, bytes]]:
+            fine = (file for file in chosen.files if file.hash not in deadly)
+            return [(file.path, file.hash) for file in fine if not is_noise(file.path)]
+
+        rows = rows_of() if len(chosen.files) <= PORTION else await asyncio.to_thread(rows_of)
+        due = await self._call("plant", snapshot.workspace, rows)
+        for start in range(0, len(due), PORTION):
+            report(start, len(due))
+            if not await self._portion("grow", due[start : start + PORTION], snapshot.workspace):
+                return
+        report(len(due), len(due))
+        await self._call("ripen", snapshot.workspace, snapshot.tag)
+
+    async def _portion(self, name: str, files: list[tuple[str, bytes]], *before: object) -> bool:
+        """A call for some files, or for each of them alone when the child dies of it. Whether the call was answered
+        with anything but False."""
         files = [file for file in files if file[1] not in self._deadly]
         if not files:
-            return
+            return True
         try:
-            await self._call("analyse", files)
+            return await self._call(name, *before, files) is not False
         except _Died:
             for path, content in files:
                 try:
-                    await self._call("analyse", [(path, content)], attempts=1)
+                    await self._call(name, *before, [(path, content)], attempts=1)
                 except _Died as error:
                     self._condemn(path, content, error)
+            return False
 
     def _condemn(self, path: str, content: bytes | None, error: _Died) -> None:
         logger.warning("%s is left out of all context: the builder dies of it (%s)", path, error)

@@ -41,11 +41,16 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """A workspace's files at one moment. `tag` names it; `repo` is the name that prompts show."""
+    """A workspace's files at one moment. `tag` (WORKSPACE/NUMBER) names it; `repo` is the name that prompts show."""
 
     tag: str
     repo: str
     files: Mapping[str, File]
+
+    @property
+    def workspace(self) -> str:
+        """The part of the tag that all snapshots of a workspace share."""
+        return self.tag.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,47 @@ class NearBy:
     items: tuple[tuple[str, str, int], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A search for the parts of other files that are most like a place of the open file `path`.
+
+    `query`: the words of that place. `without`: contents that stand in the prompt as a whole. `told`: (path, text) of
+    what the journal tells.
+    """
+
+    path: str
+    query: frozenset[str]
+    budget: int
+    without: frozenset[bytes] = frozenset()
+    told: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """Lines `first` to `last`, from 1, of a file with that content. `score`: the share of words in common. `key`: tells
+    path and text apart from others.
+    """
+
+    path: str
+    content: bytes
+    first: int
+    last: int
+    score: float
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Similar:
+    """What a search found: its tokens and what stands in them, the best last. `chunks` were compared; `left_out`: files
+    that the index has no room for.
+    """
+
+    tokens: tuple[int, ...] = ()
+    snippets: tuple[Snippet, ...] = ()
+    chunks: int = 0
+    left_out: int = 0
+
+
 Change = tuple[str, bytes | None, bytes | None]
 Progress = Callable[[int, int], None]
 
@@ -123,6 +169,9 @@ class Builds(Protocol):
         without: frozenset[str],
         /,
     ) -> NearBy: ...
+    async def similar(
+        self, snapshot: Snapshot, spec: ModelSpec, sought: Sought, report: Progress = silent, /
+    ) -> Similar: ...
 
 
 @dataclass(frozen=True, slots=True)

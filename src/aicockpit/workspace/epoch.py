@@ -12,6 +12,8 @@ from aicockpit.prompts.pack import Pack
 
 # Chat: rendered versions kept of one epoch. The first is the pack alone, the others the newest journals.
 VERSIONS_KEPT = 4
+# Beginnings of one chain that are remembered as objects.
+PARTS_KEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A place where a head may end. `entries`: journal entries in front of it; `text`: the chat lane's message."""
+    """A place where a head may end. `entries`: journal entries in front of it; `text`: the chat lane's message.
+
+    The others are tokens of each segment in front of it: `neighbourhood` of skeletons, `similar` of snippets.
+    """
 
     end: int
     pack: int
@@ -38,6 +43,7 @@ class Cut:
     neighbourhood: int = 0
     entries: int = 0
     text: str = ""
+    similar: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -51,7 +57,7 @@ class Chain:
     tokens: tuple[int, ...]
     cuts: tuple[Cut, ...]
     inner: tuple[int, ...] = ()
-    _last: tuple[int, tuple[int, ...]] = (-1, ())
+    _parts: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def runway(self) -> int:
@@ -64,12 +70,15 @@ class Chain:
         return self.upto(self.cuts[-1].end)
 
     def upto(self, end: int) -> tuple[int, ...]:
-        """The first `end` tokens; the last answer is remembered, since requests ask for the same one again."""
+        """The first `end` tokens; the last answers are remembered, since requests ask for the same ones again."""
         if end == len(self.tokens):
             return self.tokens
-        if self._last[0] != end:
-            self._last = (end, self.tokens[:end])
-        return self._last[1]
+        part = self._parts.get(end)
+        if part is None:
+            while len(self._parts) >= PARTS_KEPT:
+                del self._parts[next(iter(self._parts))]
+            part = self._parts[end] = self.tokens[:end]
+        return part
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,10 +127,21 @@ def completion_chain(pack: Pack, entries: Sequence[Entry]) -> Chain:
 
 
 def near_chain(chain: Chain, near: tuple[int, ...]) -> Chain:
-    """`pack | journal | neighbourhood`: a chain of a completion with one more cut at its end."""
+    """`pack | journal | skeletons`: a chain of a completion with one more cut at its end; itself for none."""
+    if not near:
+        return chain
     last = chain.cuts[-1]
     cut = replace(last, end=last.end + len(near), neighbourhood=len(near))
     return Chain(chain.tokens + near, (*chain.cuts, cut), inner=chain.inner)
+
+
+def similar_chain(chain: Chain, similar: tuple[int, ...]) -> Chain:
+    """`... | skeletons | snippets`: one more cut; itself for none. The head without them stays the same object."""
+    if not similar:
+        return chain
+    last = chain.cuts[-1]
+    cut = replace(last, end=last.end + len(similar), similar=len(similar))
+    return Chain(chain.tokens + similar, (*chain.cuts, cut), chain.inner, {last.end: chain.tokens})
 
 
 def with_runway(chain: Chain, runway: tuple[int, ...]) -> Chain:
@@ -132,8 +152,8 @@ def with_runway(chain: Chain, runway: tuple[int, ...]) -> Chain:
     """
     head = chain.head
     if not runway:
-        return chain if not chain.runway else Chain(head, chain.cuts, chain.inner)
-    return Chain(head + runway, chain.cuts, chain.inner, (len(head), head))
+        return chain if not chain.runway else Chain(head, chain.cuts, chain.inner, dict(chain._parts))
+    return Chain(head + runway, chain.cuts, chain.inner, {**chain._parts, len(head): head})
 
 
 def chat_chain(tokens: tuple[int, ...], pack: Pack, entries: Sequence[Entry], text: str) -> Chain:
@@ -153,7 +173,7 @@ def renumbered(chain: Chain, cut: Cut | None = None) -> Chain:
 
     `cut`: the one that is left of them, the last if none is named.
     """
-    return Chain(chain.tokens, (replace(cut or chain.cuts[-1], entries=0),), (), chain._last)
+    return Chain(chain.tokens, (replace(cut or chain.cuts[-1], entries=0),), (), dict(chain._parts))
 
 
 def differing(epoch: Epoch, files: Mapping[str, bytes], among: set[str] | None = None) -> dict[str, bytes | None]:

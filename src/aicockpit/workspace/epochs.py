@@ -14,9 +14,10 @@ from typing import Any
 from aicockpit.prompts import worth as worths
 from aicockpit.workspace.budget import Worth
 from aicockpit.workspace.builds import KINDS, Builds, Kind, ModelSpec
+from aicockpit.workspace.desk import Desk, Render
 from aicockpit.workspace.head import Head
 from aicockpit.workspace.manifest import Change
-from aicockpit.workspace.room import Desk, Render, Room
+from aicockpit.workspace.room import Room
 from aicockpit.workspace.sight import Prefetches, Sight, Warms
 from aicockpit.workspace.status import status_of
 from aicockpit.workspace.steps import Progress, Target
@@ -123,10 +124,16 @@ class Contexts:
             room.changed([change.path for change in changes])
 
     async def focus(self, id: int, path: str, line: int | None = None, model: str | None = None) -> None:
-        """This file is open: warm what it needs. `line` and `model` are not used yet."""
+        """This file is open: warm what it needs, for one model (by any of its names) or for all.
+
+        `line`, from 1, is where the cursor is in the file as it was saved last: what is like that place is warmed too.
+        """
         room = self._use(id)
-        if room is not None:
-            room.focus(path)
+        if room is None:
+            return
+        names = (one.engine.served_names for one in self.sight.prefetchers().values())
+        known = next((served[0] for served in names if model in served), model or "")
+        room.focus(path, known, line)
 
     async def deleted(self, id: int) -> None:
         """Forget a workspace. Its persisted epochs went with it in the store."""
@@ -163,15 +170,18 @@ class Contexts:
         if self._latest != (workspace_id, model):
             self._latest = (workspace_id, model)
             self._retarget_soon()
-        if path and path not in track.focuses:
-            room.focus(path)
+        if path and path not in track.open:
+            room.focus(path, model)
         return track.head(engine_name, self.sight, path, asked)
 
-    def seen(self, workspace_id: int, model: str, path: str, tail: tuple[int, ...]) -> None:
-        """A completion of an open file has this tail: its runway when its head changes the next time."""
+    def seen(self, workspace_id: int, model: str, path: str, tail: tuple[int, ...], prefix: str = "") -> None:
+        """A completion of an open file has this tail: its runway when its head changes the next time.
+
+        `prefix`: the text before its cursor. What is like that place is looked for later, beside the requests.
+        """
         room = self._rooms.get(workspace_id)
         track = room.tracks.get((model, "completion")) if room else None
-        if room is not None and track is not None and track.seen(path, tail):
+        if room is not None and track is not None and track.open.seen(path, tail, prefix, self._clock()):
             room.ring()
 
     def finished(self, workspace_id: int, model: str, lane: Kind, uncached: int) -> None:

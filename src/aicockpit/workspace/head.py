@@ -32,11 +32,12 @@ class Head:
     predicted: int = 0
     text: str = ""
     reason: str = ""
+    similar_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A cut that may be served, of which chain and epoch, and how much of it is resident. `late`: a newer one waits."""
+    """A cut that may be served, of which chain and epoch, and how much of it is resident. `late`: newer text waits."""
 
     epoch: Epoch
     chain: Chain
@@ -149,14 +150,16 @@ def steady(
     if ready or now - hold.since >= patience_s or hopeless(best):
         hold.choice, hold.since = best, None
         return best
-    return Choice(held.epoch, held.chain, held.cut, there, late=True)
+    # Other snippets for another place of the file are not newer text.
+    newer = (best.epoch.serial, best.cut.entries) != (held.epoch.serial, held.cut.entries)
+    return Choice(held.epoch, held.chain, held.cut, there, late=newer)
 
 
 def _alike(one: Choice, other: Choice) -> bool:
     """The same tokens of the same epoch, as far as that can be told without comparing them."""
     if (one.epoch.serial, one.cut.entries, one.cut.end) != (other.epoch.serial, other.cut.entries, other.cut.end):
         return False
-    if not one.cut.neighbourhood and not other.cut.neighbourhood:
+    if not any((one.cut.neighbourhood, one.cut.similar, other.cut.neighbourhood, other.cut.similar)):
         return True
     return one.chain is other.chain or one.chain.upto(one.cut.end) is other.chain.upto(other.cut.end)
 
@@ -182,4 +185,5 @@ def head_of(choice: Choice, asked: int | None) -> Head:
         predicted=min(choice.resident, cut.end),
         text=cut.text,
         reason="warm" if choice.whole and not choice.late else "warm; the newest saves are being warmed",
+        similar_tokens=cut.similar,
     )

@@ -1,7 +1,7 @@
 """A file that is open in an editor: its neighbourhoods, the tail its requests had last, and the head it keeps.
 
 The runway is that tail, put behind the neighbourhood when a chain is made and left alone until the next one is made:
-a keystroke changes no wish. No I/O; `track.py` owns these.
+a keystroke changes no wish. No I/O; `openfiles.py` owns these.
 """
 
 from __future__ import annotations
@@ -10,22 +10,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from aicockpit.workspace.builds import NearBy
-from aicockpit.workspace.epoch import Chain, Epoch, near_chain, renumbered, with_runway
+from aicockpit.workspace.epoch import Chain, Epoch, near_chain, renumbered, similar_chain, with_runway
 from aicockpit.workspace.head import Choice, Hold
+from aicockpit.workspace.lookout import Lookout
 
 
 @dataclass(slots=True)
 class Near:
-    """The neighbourhood of one open file for one epoch, and `under | neighbourhood | runway` as a chain.
+    """The neighbourhood of one open file for one epoch, and `under | skeletons | snippets | runway` as a chain.
 
-    `cramped`: with a runway it did not get warm (no room in a cache, too long for the model).
+    `base`: its first two parts. `less`: it did not get warm (no room in a cache, too long for the model), so it goes
+    without a runway (1), then without snippets too (2).
     """
 
     content: bytes | None
     near: NearBy
     chain: Chain | None = None
     under: Chain | None = None
-    cramped: bool = False
+    base: Chain | None = None
+    similar: tuple[int, ...] = ()
+    less: int = 0
 
 
 @dataclass(slots=True)
@@ -35,6 +39,8 @@ class Opened:
     nears: dict[int, Near] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
     tail: tuple[int, ...] = ()
+    seen_at: float = 0.0
+    lookout: Lookout = field(default_factory=Lookout)
 
     def newest(self, serial: int) -> Chain | None:
         """The chain that should serve this file in an epoch."""
@@ -57,22 +63,26 @@ class Opened:
     def _bare(self, one: Near) -> bool:
         """It has no runway yet, and some engine does not serve it yet."""
         chain = one.chain
-        if chain is None or chain.runway or one.cramped or not self.tail:
+        if chain is None or chain.runway or one.less or not self.tail:
             return False
         served = [hold.choice for hold in self.holds.values() if hold.choice is not None]
         return any(choice.chain.upto(choice.cut.end) is not chain.head for choice in served)
 
-    def renew(self, serial: int, under: Chain, given_up: bool) -> None:
+    def renew(self, serial: int, under: Chain, given_up: bool, similar: tuple[int, ...] = ()) -> None:
         """Set the neighbourhood behind the journal as it is now. `given_up`: some engine will not have the last one."""
         one = self.nears[serial]
-        if one.chain is not None and one.chain.runway and not one.cramped:
-            one.cramped = given_up
-        runway = () if one.cramped else self.tail
-        if one.chain is None or one.under is not under:
-            chain = near_chain(under, one.near.tokens) if one.near.tokens else under
-            one.chain, one.under = with_runway(chain, runway), under
-        elif self._bare(one) or (one.cramped and one.chain.runway):
-            one.chain = with_runway(one.chain, runway)
+        before, chain = one.less, one.chain
+        if given_up and chain is not None:
+            one.less = 1 if chain.runway else 2 if one.similar else one.less
+        runway, similar = () if one.less else self.tail, () if one.less > 1 else similar
+        if one.base is None or chain is None or one.under is not under:
+            one.base, one.under = near_chain(under, one.near.tokens), under
+            chain = similar_chain(one.base, similar)
+        elif one.similar is not similar:
+            chain = similar_chain(one.base, similar)
+        elif one.less == before and not self._bare(one):
+            return
+        one.chain, one.similar = with_runway(chain, runway), similar
 
     def folded(self, epoch: Epoch) -> None:
         """The journal of an epoch was folded into the same pack: what is held of it tells nothing that is to come."""

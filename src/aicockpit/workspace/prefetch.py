@@ -137,7 +137,7 @@ class Prefetcher:
                 await self._pause()
 
     def _life_now(self) -> tuple[object, ...]:
-        return self.engine.ready, self.engine.restarts, self.engine.pid
+        return self.engine.ready, self.engine.generation, self.engine.restarts, self.engine.pid
 
     async def _life(self) -> None:
         """From ready to not ready, or to another process of the same engine."""

@@ -11,45 +11,27 @@ import contextlib
 import contextvars
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import replace
 
 from aicockpit.errors import AicockpitError
 from aicockpit.prompts.chat import system_text
 from aicockpit.workspace import saved
-from aicockpit.workspace.budget import Worth, budget, wanted
-from aicockpit.workspace.builds import KINDS, BuildFailed, Builds, Built, Kind, ModelSpec, Snapshot
+from aicockpit.workspace.budget import budget, wanted
+from aicockpit.workspace.builds import KINDS, BuildFailed, Built, Kind, ModelSpec, Snapshot
+from aicockpit.workspace.desk import Desk
 from aicockpit.workspace.epoch import Epoch, chat_chain, with_version
 from aicockpit.workspace.manifest import File
-from aicockpit.workspace.sight import Sight
-from aicockpit.workspace.store import Info, Store
-from aicockpit.workspace.track import Building, EpochLimits, Track
+from aicockpit.workspace.store import Info
+from aicockpit.workspace.surroundings import Surroundings
+from aicockpit.workspace.track import Building, Track
 
 logger = logging.getLogger(__name__)
-
-# (engine, model, system text) -> the token ids that every conversation with it begins with.
-Render = Callable[[str, str, str], Awaitable[tuple[int, ...]]]
 
 # So many changed files are read one by one; more of them as the whole tree.
 _ONE_BY_ONE = 200
 # How often (seconds) a room looks whether what is overdue can be done.
 _OVERDUE_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What every room works with."""
-
-    store: Store
-    builder: Builds
-    sight: Sight
-    render: Render
-    models: Callable[[], Sequence[ModelSpec]]
-    worth: Callable[[str, str], Worth]
-    rooms: Callable[[], int]
-    changed: Callable[[], None]
-    clock: Callable[[], float]
-    limits: EpochLimits
 
 
 class Room:
@@ -65,12 +47,14 @@ class Room:
         self.hashes: dict[str, bytes] = {}
         self._all, self._dirty = True, set[str]()
         self._ready = False
-        self._focus: dict[str, None] = {}
+        # Open files: the model that they are open for ("": any), and the line of the cursor.
+        self._focus: dict[str, tuple[str, int | None]] = {}
         self._snapshot: Snapshot | None = None
         self._surveyed: Snapshot | None = None
         self._snapshots = 0
         self._retry_at = 0.0
         self._bell = asyncio.Event()
+        self.surroundings = Surroundings(desk, info.name, self._tree, self.ring)
         self._task: asyncio.Task[None] | None = None
         self._dropped: set[asyncio.Task[Built]] = set()
 
@@ -91,12 +75,14 @@ class Room:
         self.last_save = self.desk.clock()
         self.ring()
 
-    def focus(self, path: str) -> None:
-        """A file is open in an editor."""
-        self._focus[path] = None
+    def focus(self, path: str, model: str = "", line: int | None = None) -> None:
+        """A file is open in an editor, for one model or for all; its cursor is at `line`, from 1, if that is known."""
+        self._focus.pop(path, None)
+        self._focus[path] = model, line
         while len(self._focus) > self.desk.limits.focuses:
             del self._focus[next(iter(self._focus))]
-        news = [track.focus(path) for track in self.tracks.values()]
+        tracks = [track for (name, _), track in self.tracks.items() if model in ("", name)]
+        news = [track.open.focus(path, line) for track in tracks]
         if any(news):
             self.ring()
 
@@ -111,6 +97,7 @@ class Room:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        await self.surroundings.close()
 
     # The task.
 
@@ -129,6 +116,7 @@ class Room:
 
     async def _turn(self) -> None:
         await self._refresh()
+        self.surroundings.take()
         specs = {spec.name: spec for spec in self.desk.models()}
         for key, track in list(self.tracks.items()):
             spec = specs.get(key[0])
@@ -149,6 +137,8 @@ class Room:
     async def _pause(self) -> None:
         due = [at for track in self.tracks.values() if (at := track.idle_at(self.last_save)) is not None]
         due += [track.render_at for track in self.tracks.values() if track.render_at]
+        if self.surroundings.search is None:
+            due += [at for track in self.tracks.values() if (at := track.look_at()) is not None]
         if self._retry_at:
             due.append(self._retry_at)
         now = self.desk.clock()
@@ -215,8 +205,9 @@ class Room:
                 continue
             track = Track(self.id, spec, kind, described, sizes, self.desk.limits)
             await self._restore(track)
-            for path in self._focus:
-                track.focus(path)
+            for path, (model, line) in self._focus.items():
+                if model in ("", spec.name):
+                    track.open.focus(path, line)
             self.tracks[spec.name, kind] = track
 
     async def _attend(self, track: Track) -> None:
@@ -233,8 +224,9 @@ class Room:
         if why := track.why_build(desk.clock(), self.last_save, sight):
             self._build(track, why)
         await self._render(track)
-        for path, epoch in track.near_due(self.hashes, sight) if desk.clock() >= track.retry_at else ():
-            await self._near(track, path, epoch)
+        if desk.clock() >= track.retry_at:
+            await self.surroundings.attend(track, self._survey, self.hashes)
+            await self.surroundings.look(track, self.hashes)
         track.renew_near(sight)
         track.prune(sight)
         track.measure(sight, desk.clock())
@@ -249,10 +241,7 @@ class Room:
     def _build(self, track: Track, why: str) -> None:
         if track.building is not None and track.building.task is not None:
             self._drop(track.building.task)
-        if self._snapshot is None:
-            self._snapshots += 1
-            self._snapshot = Snapshot(f"{self.id}/{self._snapshots}", self.repo, dict(self.files))
-        building = Building(self._snapshot, dict(self.hashes), track.budget, why)
+        building = Building(self._tree(), dict(self.hashes), track.budget, why)
         track.building = building
 
         def report(done: int, total: int) -> None:
@@ -316,23 +305,24 @@ class Room:
             track.rendered[epoch.serial] = epoch.entries
             track.epochs[place] = with_version(epoch, chat_chain(tokens, epoch.pack, epoch.entries, text))
 
-    async def _near(self, track: Track, path: str, epoch: Epoch) -> None:
-        snapshot = self._surveyed or self._snapshot
-        if snapshot is None:
+    def _tree(self) -> Snapshot:
+        """The files as they are now."""
+        if self._snapshot is None:
             self._snapshots += 1
-            snapshot = self._snapshot = Snapshot(f"{self.id}/{self._snapshots}", self.repo, dict(self.files))
-        self._surveyed = snapshot
-        content = self.hashes.get(path)
-        without = frozenset(item.path for item in epoch.pack.items)
-        size = track.budget.neighbourhood
-        found = await self.desk.builder.near(snapshot, track.spec, path, content, size, without)
-        track.near_made(path, epoch.serial, content, found)
+            self._snapshot = Snapshot(f"{self.id}/{self._snapshots}", self.repo, dict(self.files))
+        return self._snapshot
+
+    def _survey(self) -> Snapshot:
+        """The files as they were when a pack was built last: the builder has those at hand."""
+        self._surveyed = self._surveyed or self._tree()
+        return self._surveyed
 
     # What a restart needs.
 
     def _made(self, track: Track) -> saved.Made:
         known = track.described
-        sizes = wanted(self.desk.worth(track.spec.name, track.kind), None, track.spec.budget).sizes
+        made = wanted(self.desk.worth(track.spec.name, track.kind), None, track.spec.budget)
+        sizes = (made.pack, made.journal, made.neighbourhood)  # what a pack was made for: no snippets
         return saved.Made(known.fingerprint, known.style, self.repo, sizes)
 
     async def _restore(self, track: Track) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from aicockpit.workspace.epoch import Epoch
+from aicockpit.workspace.lookout import Lookout, reason_for
+from aicockpit.workspace.opened import Opened
 from aicockpit.workspace.room import Room
 from aicockpit.workspace.sight import Sight
 from aicockpit.workspace.track import Track
@@ -18,7 +20,7 @@ def status_of(room: Room, sight: Sight, now: float) -> dict[str, Any]:
     models: dict[str, Any] = {}
     for (model, kind), track in room.tracks.items():
         one = models.setdefault(model, {"style": track.described.style, "reason": track.described.reason, "lanes": {}})
-        one["lanes"][kind] = _lane(track, sight, now)
+        one["lanes"][kind] = _lane(room, track, sight, now)
     for (model, kind), why in room.refused.items():
         one = models.setdefault(model, {"style": None, "reason": "", "lanes": {}})
         one["lanes"][kind] = {"state": "off", "reason": why}
@@ -27,7 +29,7 @@ def status_of(room: Room, sight: Sight, now: float) -> dict[str, Any]:
     return {"models": models, "files": len(room.files)}
 
 
-def _lane(track: Track, sight: Sight, now: float) -> dict[str, Any]:
+def _lane(room: Room, track: Track, sight: Sight, now: float) -> dict[str, Any]:
     engines = {name: _engine(track, name, sight) for name in sight.serving(track.spec.name)}
     serving = track.in_service(sight)
     epoch = serving[0] if serving else None
@@ -42,6 +44,7 @@ def _lane(track: Track, sight: Sight, now: float) -> dict[str, Any]:
             "pack": track.budget.pack,
             "journal": track.budget.journal,
             "neighbourhood": track.budget.neighbourhood,
+            "similar": track.budget.similar,
             "reasons": list(track.budget.reasons),
         },
         "build": None if build is None else {"why": build.why, "files": build.done, "of": build.total},
@@ -55,7 +58,7 @@ def _lane(track: Track, sight: Sight, now: float) -> dict[str, Any]:
             "unreadable": last.left.gone,
             "crashed": list(last.left.crashed),
         },
-        "focus": _focus(track, epoch),
+        "focus": [_open_file(room, track, path, opened, epoch, sight) for path, opened in track.open.items()],
         "engines": engines,
         "last_save_to_warm_s": None if track.save_to_warm_s is None else round(track.save_to_warm_s, 3),
         "predicted_ttft_s": _ttft(track, engines),
@@ -79,15 +82,43 @@ def _epoch(epoch: Epoch) -> dict[str, Any]:
     }
 
 
-def _focus(track: Track, epoch: Epoch | None) -> list[dict[str, Any]]:
-    found = []
-    for path in reversed(track.focuses):
-        near = track.focuses[path].nears.get(epoch.serial) if epoch else None
-        items = near.near.items if near else ()
-        files = [{"path": p, "why": why, "tokens": n} for p, why, n in items]
-        runway = near.chain.runway if near and near.chain else 0
-        found.append({"path": path, "files": files, "runway_tokens": runway})
-    return found
+def _open_file(
+    room: Room, track: Track, path: str, opened: Opened, epoch: Epoch | None, sight: Sight
+) -> dict[str, Any]:
+    """`files`: skeletons; `snippets` as they stand in the prompt, best last; `warm_on`: engines that have all of it."""
+    near, lookout = opened.nears.get(epoch.serial) if epoch else None, opened.lookout
+    items, found = near.near.items if near else (), lookout.found
+    return {
+        "path": path,
+        "files": [{"path": other, "why": reason, "tokens": size} for other, reason, size in items],
+        "snippets": [
+            {"path": one.path, "first_line": one.first, "last_line": one.last, "why": reason_for(one)}
+            for one in found.snippets
+        ],
+        "similar": _similar(room, track, lookout),
+        "similar_tokens": len(found.tokens),
+        "runway_tokens": near.chain.runway if near and near.chain else 0,
+        "warm_on": track.warm_on(path, sight),
+    }
+
+
+def _similar(room: Room, track: Track, lookout: Lookout) -> str:
+    """How the search for snippets stands, for people."""
+    search = room.surroundings.search
+    if not track.budget.similar or track.kind != "completion":
+        return "off: the budget has no tokens for it"
+    if lookout.problem:
+        return f"stuck: {lookout.problem}"
+    if lookout.searching and search is not None and search.total:
+        return f"searching: {search.done} of {search.total} files read"
+    if lookout.searching:
+        return "searching"
+    if lookout.used is None and lookout.pending:
+        return "to be searched"
+    if lookout.used is None:
+        return "nothing was searched for yet: no request of this file had text before its cursor"
+    left = f"; {lookout.found.left_out} files left out: the index is full" if lookout.found.left_out else ""
+    return f"searched in {lookout.found.chunks} places{left}"
 
 
 def _engine(track: Track, name: str, sight: Sight) -> dict[str, Any]:

@@ -11,7 +11,7 @@ the epochs in service (if their journal has room) and to the list of the coming 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +19,7 @@ from aicockpit.workspace.budget import Budget
 from aicockpit.workspace.builds import Built, Described, Kind, ModelSpec, NearBy, Said, Snapshot
 from aicockpit.workspace.epoch import Chain, Entry, Epoch, completion_chain, differing, renumbered
 from aicockpit.workspace.head import Choice, Head, Hold, choose, covered, head_of, no_near, steady
-from aicockpit.workspace.opened import Near, Opened
+from aicockpit.workspace.openfiles import OpenFiles
 from aicockpit.workspace.sight import Sight
 from aicockpit.workspace.steps import Key, WarmState
 
@@ -29,6 +29,8 @@ class EpochLimits:
     """Waits in seconds. `bulk`: files changed at once that are a branch switch, not saves. `soft`: share of the journal
     at which the next epoch is built; the rest takes the saves until it is warm. `lines`: of one entry. `patience_s`:
     how long an open file keeps a warm head while a newer one is warmed with its runway; `runway`: its tokens at most.
+    `search_s`: between two searches for snippets for a file, more for one that moves faster than the engines warm, at
+    most `search_most_s`.
     """
 
     idle_s: float = 20.0
@@ -43,6 +45,8 @@ class EpochLimits:
     render_retry_s: float = 5.0
     rooms: int = 64
     saves: int = 256
+    search_s: float = 1.0
+    search_most_s: float = 15.0
 
 
 @dataclass(slots=True, eq=False)
@@ -74,11 +78,11 @@ class Track:
     ) -> None:
         self.id, self.spec, self.kind, self.described, self.limits = id, spec, kind, described, limits
         self.wanted = self.budget = wanted
-        self.built_for: tuple[int, int, int] | None = None
+        self.built_for: tuple[int, ...] | None = None
         self.epochs: list[Epoch] = []
         self.pending: dict[int, set[str]] = {}
         self.adopted: dict[str, int] = {}
-        self.focuses: OrderedDict[str, Opened] = OrderedDict()
+        self.open = OpenFiles(limits.focuses, limits.runway)
         self.building: Building | None = None
         self.last: Built | None = None
         self.problem, self.retry_at, self.render_at = "", 0.0, 0.0
@@ -192,8 +196,7 @@ class Track:
             chains = tuple(renumbered(chain) for chain in same.chains)
         epoch = Epoch(serial, pack, building.base, chains=chains)
         if same is not None:
-            for opened in self.focuses.values():
-                opened.folded(epoch)
+            self.open.folded(epoch)
         self._admit(epoch, building.pending)
         self.last, self.built_for, self.problem, self.full = built, building.budget.sizes, "", False
 
@@ -222,58 +225,52 @@ class Track:
         self.pending = {serial: paths for serial, paths in self.pending.items() if serial in there}
         self.adopted = {engine: serial for engine, serial in self.adopted.items() if serial in there}
         self.rendered = {serial: entries for serial, entries in self.rendered.items() if serial in there}
-        engines = set(sight.serving(self.spec.name))
-        for opened in self.focuses.values():
-            opened.forget(there, engines)
+        self.open.forget(there, set(sight.serving(self.spec.name)))
 
     # Open files.
 
-    def focus(self, path: str) -> bool:
-        """The file is open. True when that is news."""
-        if path in self.focuses:
-            self.focuses.move_to_end(path)
-            return False
-        self.focuses[path] = Opened()
-        while len(self.focuses) > self.limits.focuses:
-            self.focuses.popitem(last=False)
-        return True
+    @property
+    def searches(self) -> bool:
+        """Similar snippets belong to its heads."""
+        return bool(self.budget.similar and self.kind == "completion" and self.epochs)
+
+    def look_at(self) -> float | None:
+        """When there is a place of an open file to look at."""
+        return self.open.look_at() if self.searches else None
+
+    def packed(self, files: Mapping[str, bytes]) -> frozenset[bytes]:
+        """Contents of now that stand in the newest pack as a whole."""
+        items = self.epochs[0].pack.items if self.epochs else ()
+        return frozenset(item.hash for item in items if item.kind == "full" and files.get(item.path) == item.hash)
 
     def near_due(self, files: Mapping[str, bytes], sight: Sight) -> list[tuple[str, Epoch]]:
-        """Open files whose neighbourhood has to be made, for the epochs that serve (or the newest)."""
+        """Open files whose skeletons have to be made, for the epochs that serve (or the newest)."""
         if not self.budget.neighbourhood or self.kind != "completion" or not self.epochs:
             return []
-        return [
-            (path, epoch)
-            for path in reversed(self.focuses)
-            for epoch in self.in_service(sight)
-            if (known := self.focuses[path].nears.get(epoch.serial)) is None or known.content != files.get(path)
-        ]
+        return self.open.near_due(self.in_service(sight), files)
 
     def near_made(self, path: str, serial: int, content: bytes | None, near: NearBy) -> None:
-        if path in self.focuses and any(one.serial == serial for one in self.epochs):
-            nears = self.focuses[path].nears
-            known = nears.get(serial)
-            if known is not None and known.near.tokens == near.tokens:
-                known.content, known.near = content, near
-            else:
-                nears[serial] = Near(content, near)
-
-    def seen(self, path: str, tail: tuple[int, ...]) -> bool:
-        """A request had this tail. True when there is a chain to put it behind now."""
-        opened = self.focuses.get(path)
-        return opened is not None and opened.seen(tail[: self.limits.runway])
+        if any(one.serial == serial for one in self.epochs):
+            self.open.near_made(path, serial, content, near)
 
     def renew_near(self, sight: Sight) -> None:
         """Set every neighbourhood behind its epoch's journal as it is now, and the runway behind it."""
         engines = sight.serving(self.spec.name)
-        for path, opened in self.focuses.items() if self.kind == "completion" else ():
-            for epoch in self.epochs:
-                if not self.budget.neighbourhood:  # then the runway stands behind the journal
-                    opened.nears.setdefault(epoch.serial, Near(None, NearBy((), ())))
-                if epoch.newest is None or epoch.serial not in opened.nears:
-                    continue
-                given_up = any(self._given_up(epoch, path, engine, sight) for engine in engines)
-                opened.renew(epoch.serial, epoch.newest, given_up)
+        if self.kind == "completion":
+            self.open.renew(
+                self.epochs,
+                self.budget,
+                lambda epoch, path: any(self._given_up(epoch, path, engine, sight) for engine in engines),
+            )
+
+    def warm_on(self, path: str, sight: Sight) -> list[str]:
+        """Engines where the newest chain of an open file is resident, runway included."""
+        opened = self.open.get(path)
+        chain = opened.newest(self.in_service(sight)[0].serial) if opened and self.epochs else None
+        if chain is None:
+            return []
+        tokens, engines = chain.tokens, sight.serving(self.spec.name)
+        return [name for name in engines if covered(len(tokens), sight.on(name)(tokens), sight.block(name))]
 
     def in_service(self, sight: Sight) -> list[Epoch]:
         """The epochs that serve on some engine, newest first; the newest while none does."""
@@ -286,7 +283,7 @@ class Track:
     def choose(self, engine: str, sight: Sight, path: str = "") -> Choice | None:
         """What serves on an engine now. Remembers an epoch that took over there."""
         adopted, resident, block = self.adopted.get(engine), sight.on(engine), sight.block(engine)
-        opened = self.focuses.get(path) if self.kind == "completion" else None
+        opened = self.open.get(path) if self.kind == "completion" else None
         if opened is None:
             choice = choose(self.epochs, adopted, no_near, resident, block)
         else:
@@ -310,7 +307,10 @@ class Track:
 
     def _given_up(self, epoch: Epoch, path: str, engine: str, sight: Sight) -> bool:
         """The newest chain of an open file will not be warm on an engine: there is no room for it, or it is stuck."""
-        progress = sight.progress(engine, self.key(epoch, path))
+        progress, opened = sight.progress(engine, self.key(epoch, path)), self.open.get(path)
+        chain = opened.newest(epoch.serial) if opened else None
+        if chain is None or not 0 <= len(chain.tokens) - progress.total < sight.block(engine):
+            return False  # nothing is known of this one yet
         return progress.refused or progress.state is WarmState.STUCK
 
     def head(self, engine: str, sight: Sight, path: str, asked: int | None) -> Head:
@@ -333,7 +333,10 @@ class Track:
         return (self.id, self.spec.name, f"{self.kind}/{epoch.serial}", path)
 
     def measure(self, sight: Sight, now: float) -> None:
-        """How long the latest saves took until a head on some engine had them."""
+        """How long the latest saves took until a head on some engine had them, and the latest snippets to get warm."""
+        for path, opened in self.open.items():
+            if opened.lookout.fresh_at is not None and self.warm_on(path, sight):
+                opened.lookout.warmed(now)
         if not self.saves:
             return
         choices = [choice for name in sight.serving(self.spec.name) if (choice := self.choose(name, sight))]

@@ -34,8 +34,8 @@ def _of(track: Track, engine: str, sight: Sight) -> Iterator[tuple[Key, Chain]]:
     for epoch in (serving, newest) if serving is not newest else (newest,):
         if epoch.newest is not None:
             yield track.key(epoch), epoch.newest
-    for path in reversed(track.focuses):
-        one = track.focuses[path].nears.get(serving.serial)
+    for path, opened in track.open.items():
+        one = opened.nears.get(serving.serial)
         if one is not None and one.chain is not None and one.chain is not one.under:
             yield track.key(serving, path), one.chain
 

@@ -27,7 +27,8 @@ from aicockpit.prompts.rank import Graph, graph
 from aicockpit.prompts.skeleton import Analysis
 from aicockpit.workspace import blobs
 from aicockpit.workspace.analyses import Analyses, Key, key_of
-from aicockpit.workspace.builds import MAX_FILE, Built, Described, Kind, Left, ModelSpec, NearBy, Said
+from aicockpit.workspace.builds import MAX_FILE, Built, Described, Kind, Left, ModelSpec, NearBy, Said, Similar, Sought
+from aicockpit.workspace.index import Index
 
 FRAME = struct.Struct(">I")
 NICE = 10
@@ -74,6 +75,7 @@ class Workshop:
         self._items = pack.ItemCache(ITEM_TOKENS)
         self._worlds: OrderedDict[str, _World] = OrderedDict()
         self._models: OrderedDict[tuple[Path, str], _Model] = OrderedDict()
+        self._index = Index(self._source)
 
     def close(self) -> None:
         self._analyses.close()
@@ -159,6 +161,21 @@ class Workshop:
                 items.append((other, f"near {path}", len(item)))
         return NearBy(tuple(ids), tuple(items))
 
+    def plant(self, workspace: str, rows: Sequence[PathAndHash]) -> list[PathAndHash]:
+        """See `Index`, also for the next two."""
+        return self._index.plant(workspace, rows)
+
+    def grow(self, workspace: str, rows: Sequence[PathAndHash]) -> bool:
+        return self._index.grow(workspace, rows)
+
+    def ripen(self, workspace: str, tag: str) -> bool:
+        return self._index.ripen(workspace, tag)
+
+    def similar(self, workspace: str, tag: str, spec: ModelSpec, sought: Sought) -> Similar | None:
+        """Snippets for a place; None when the index does not hold that snapshot."""
+        model = self._model(spec)
+        return self._index.search(workspace, tag, sought, model.style, model.encoder)
+
     def _world(self, tag: str) -> _World | None:
         world = self._worlds.get(tag)
         if world is not None:
@@ -196,6 +213,11 @@ class Workshop:
 
     def _text(self, content: bytes) -> str:
         return self._readable(content) or ""
+
+    def _source(self, content: bytes) -> str | None:
+        """A text, and not what only looks like one by its name."""
+        text = self._readable(content)
+        return None if text is None or "\0" in text else text
 
     def _readable(self, content: bytes | None) -> str | None:
         data = None if content is None else blobs.read(self._blobs, content)

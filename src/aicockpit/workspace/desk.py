@@ -1,0 +1,31 @@
+"""What every room works with: the store, the builder, the engines as they are seen, and the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from aicockpit.workspace.budget import Worth
+from aicockpit.workspace.builds import Builds, ModelSpec
+from aicockpit.workspace.sight import Sight
+from aicockpit.workspace.store import Store
+from aicockpit.workspace.track import EpochLimits
+
+# (engine, model, system text) -> the token ids that every conversation with it begins with.
+Render = Callable[[str, str, str], Awaitable[tuple[int, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """See the module. `rooms` counts those in use; `changed` has the engines told what to keep warm now."""
+
+    store: Store
+    builder: Builds
+    sight: Sight
+    render: Render
+    models: Callable[[], Sequence[ModelSpec]]
+    worth: Callable[[str, str], Worth]
+    rooms: Callable[[], int]
+    changed: Callable[[], None]
+    clock: Callable[[], float]
+    limits: EpochLimits
