@@ -9,21 +9,55 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
+from aicockpit.errors import SettingError
+from aicockpit.hardware import cards
 from aicockpit.recipes import flags, fleet
+from aicockpit.recipes.arrange import Plan, arrange
 from aicockpit.recipes.command import build
-from aicockpit.settings import load
+from aicockpit.recipes.load import library
+from aicockpit.recipes.place import Slot
+from aicockpit.settings import Settings, load
+from aicockpit.sizing import Sizer
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ["cpu", "dev32", "prod480"]
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_loads_and_plans(profile: str, tmp_path: Path) -> None:
-    settings = load(ROOT / f".env.{profile}", environ={"AICOCKPIT_VLLM_COMMAND": "vllm serve"})
-    (model,) = fleet.plan(settings, [str(i) for i in range(settings.gpu_count)], [0, 1]).models
+@pytest.mark.parametrize(
+    ("profile", "gpus", "said", "not_said"),
+    [
+        ("cpu", "", "--enforce-eager --max-num-seqs --tool-call-parser", "--tensor-parallel-size"),
+        ("dev32", "A6000:1", "--tool-call-parser --max-model-len", "--moe-backend"),
+        ("prod480", "A100-80GB:8", "--enable-expert-parallel --moe-backend --tool-call-parser", "--data-parallel-size"),
+        ("prod480", "H100:8", "--enable-expert-parallel --tool-call-parser", "--moe-backend"),
+    ],
+)
+def test_a_profile_becomes_a_command(profile: str, gpus: str, said: str, not_said: str, tmp_path: Path) -> None:
+    plan, settings = planned(profile, gpus)
+    (model,) = plan.models
     spec = build(model.shapes[0], tmp_path, model.model, settings)
     assert spec.served_names == (model.model, model.model.partition("/")[2])
     assert len(spec.gpus) == settings.gpu_count
+    words = spec.argv[3:]
+    assert [flag for flag in said.split() if flags.value(words, flag) is None] == []
+    assert [flag for flag in not_said.split() if flags.value(words, flag) is not None] == []
+    assert flags.value(words, "--tensor-parallel-size") == (str(settings.gpu_count) if settings.gpu_count else None)
+    assert ("VLLM_USE_DEEP_GEMM", "1") not in spec.env
+
+
+@pytest.mark.parametrize(("profile", "gpus"), [("prod480", "A100-80GB:4"), ("dev32", "RTX 4090:1")])
+def test_a_profile_on_a_machine_that_is_too_small_is_refused_with_the_arithmetic(profile: str, gpus: str) -> None:
+    with pytest.raises(SettingError, match=r"(?s)does not fit.* GiB .*AICOCKPIT_FIT=off"):
+        planned(profile, gpus)
+
+
+def planned(profile: str, gpus: str) -> tuple[Plan, Settings]:
+    """As `serve` plans on a machine with these GPUs, without a network."""
+    settings = load(ROOT / f".env.{profile}", environ={"AICOCKPIT_VLLM_COMMAND": "vllm serve"})
+    slots = [Slot(str(number), device) for number, device in enumerate(cards.parse(gpus) if gpus else ())]
+    asked = fleet.ask(settings)
+    sizer = Sizer(settings, library().recipes, slots, lambda _: None)
+    return arrange(asked, [sizer.size(m) for m in asked.models], slots, [0, 1], None), settings
 
 
 def test_the_profiles_have_the_same_keys() -> None:
@@ -35,7 +69,7 @@ def test_what_the_profiles_promise() -> None:
     dev, prod = (load(ROOT / f".env.{profile}", environ={}) for profile in ("dev32", "prod480"))
     assert flags.value(dev.engine_args, "--max-model-len") == "32768"
     assert (dev.gpu_count, prod.gpu_count) == (1, 8)
-    assert flags.value(prod.engine_args, "--enable-expert-parallel") == ""
+    assert flags.value(prod.engine_args, "--max-model-len") == "131072"
 
 
 def make(*args: str, **env: str) -> str:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aicockpit.errors import SettingError
-from aicockpit.recipes import flags
+from aicockpit.recipes import flags, lora
 from aicockpit.settings import Settings
-from aicockpit.types import EngineSpec, KvEventsAddress
+from aicockpit.types import EngineSpec, KvEventsAddress, Residence
+
+log = logging.getLogger(__name__)
 
 # The gateway has drained before SIGTERM; this is for what reaches the engine past it. Less than the wait for SIGKILL.
 SHUTDOWN_S = 5
 CPU_MODULE = "vllm.entrypoints.launchers.api_server.entry"
+CORES = "VLLM_CPU_OMP_THREADS_BIND"
 CPU_KV_BYTES = 500_000_000
 CPU_BLOCK = 32  # the finest that the CPU backend takes, and its fastest when the prefix is warm
 _MAX_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length")
@@ -26,7 +30,11 @@ _MAX_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "ma
 
 @dataclass(frozen=True, slots=True)
 class EngineShape:
-    """What differs between the engines of a fleet. No GPU ids: it runs on the CPU, on `cpus` when given (`0-3`)."""
+    """What differs between the engines of a fleet. No GPU ids: it runs on the CPU, on `cpus` when given (`0-3`).
+
+    `flags` are what its recipe and its place ask for; `args`, the user's own, win over them. `lora`: adapters as
+    (name, folder); empty allows them at run time, None does not. `context`: tokens, None for what fits.
+    """
 
     name: str
     aliases: tuple[str, ...] = ()
@@ -34,14 +42,21 @@ class EngineShape:
     cpus: str = ""
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    flags: tuple[str, ...] = ()
+    residence: Residence = field(default_factory=Residence)
+    lora: tuple[tuple[str, str], ...] | None = None
+    context: int | None = None
 
 
 def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) -> EngineSpec:
     """The command, environment and socket of one engine. Raises SettingError."""
     names = tuple(dict.fromkeys((served_name, *shape.aliases)))
-    flags.refuse(settings.engine_args, "AICOCKPIT_ENGINE_ARGS")
-    flags.refuse(shape.args, f"args of {shape.name}")
-    theirs = flags.merge(settings.engine_args, shape.args)
+    reader = flags.reader(settings)
+    warnings = flags.refuse(settings.engine_args, "AICOCKPIT_ENGINE_ARGS", reader)
+    for warning in (*warnings, *flags.refuse(shape.args, f"args of {shape.name}", reader)):
+        log.warning("%s", warning)
+    asked = ("--max-model-len", str(shape.context)) if shape.context else ()
+    theirs = flags.merge(flags.merge(flags.merge(shape.flags, settings.engine_args), asked), shape.args)
     uds = str(settings.run_dir / f"{shape.name}.sock")
     device = _gpu_flags(shape, theirs) if shape.gpus else _cpu_flags(_read_config(path), theirs)
     trust = ("--trust-remote-code",) if settings.trust_remote_code else ()
@@ -55,9 +70,18 @@ def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) 
         *device,
     )
     events = _kv_events(shape.name, settings, theirs)
-    ours += _kv_events_flags(events)
+    ours += (*_kv_events_flags(events), *_lora(shape), *(("--enable-sleep-mode",) if shape.residence.sleeps else ()))
     argv = (*command(settings), *_model(settings, path), *flags.merge(ours, theirs))
-    return EngineSpec(shape.name, str(path), names, argv, uds, _environment(shape), shape.gpus, events)
+    names = tuple(dict.fromkeys((*names, *lora.modules(argv))))
+    return EngineSpec(shape.name, str(path), names, argv, uds, _environment(shape), shape.gpus, events, shape.residence)
+
+
+def _lora(shape: EngineShape) -> tuple[str, ...]:
+    """Adapters at the start, and room to add more at run time."""
+    if shape.lora is None:
+        return ()
+    modules = tuple(f"{name}={Path(folder).expanduser().absolute()}" for name, folder in shape.lora)
+    return (lora.ENABLE, *(("--lora-modules", *modules) if modules else ()))
 
 
 def _kv_events(name: str, settings: Settings, theirs: Sequence[str]) -> KvEventsAddress | None:
@@ -191,6 +215,10 @@ def _environment(shape: EngineShape) -> tuple[tuple[str, str], ...]:
         # NVML's numbers are in PCI order; CUDA's own default order is by speed.
         env |= {"CUDA_VISIBLE_DEVICES": ",".join(shape.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     elif shape.cpus:
-        env["VLLM_CPU_OMP_THREADS_BIND"] = shape.cpus
+        env[CORES] = shape.cpus
+    if shape.lora is not None:
+        env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # on its private socket, for our own route
+    if shape.residence.sleeps:
+        env["VLLM_SERVER_DEV_MODE"] = "1"  # which has the routes of sleep mode, on its private socket
     flags.refuse_variables(dict(shape.env), f"env of {shape.name}")
     return tuple({**env, **dict(shape.env)}.items())

@@ -1,6 +1,7 @@
-"""vLLM's flags as text: which are ours, which were removed upstream, and how users' flags replace ours. Pure.
+"""vLLM's flags as text: which are ours, which are none or were removed, and how users' flags replace ours.
 
-Used by `command.py` and `fleet.py`. `tests/test_flags.py` holds the tables against the real parser.
+Used by `command.py`, `fleet.py` and the recipes. What vLLM's parser takes is `known.py`'s; `tests/test_flags.py` holds
+both against the real parser.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from aicockpit.errors import SettingError
+from aicockpit.recipes.known import Complaint, Known, installed, known
+from aicockpit.settings import Settings
 
 SUPERVISOR_OWNED: Mapping[str, str] = {
     "--model": "set MODEL_NAME",
@@ -32,6 +35,8 @@ SUPERVISOR_OWNED: Mapping[str, str] = {
     "--ssl-ciphers": "end TLS in front of the gateway",
     "--enable-ssl-refresh": "end TLS in front of the gateway",
 }
+
+TRUST = "set AICOCKPIT_TRUST_REMOTE_CODE=on if you trust the code in its repository"
 
 _V0 = "leave it out: it belonged to an engine that vLLM no longer has"
 _SPECULATIVE = "use --speculative-config '{...}' instead"
@@ -78,13 +83,6 @@ REMOVED_VARIABLES: Mapping[str, str] = {
     "HF_HUB_TRUST_REMOTE_CODE": "set AICOCKPIT_TRUST_REMOTE_CODE=on instead",
 }
 
-# Other spellings of flags that we set or read ourselves.
-_SAME = {
-    "-tp": "--tensor-parallel-size",
-    "-pp": "--pipeline-parallel-size",
-    "-dp": "--data-parallel-size",
-    "-q": "--quantization",
-}
 _NO_GGUF = (
     "GGUF is no longer a vLLM format: leave {flag} out and use the safetensors version of the model "
     "(an AWQ, GPTQ or FP8 one is as small)."
@@ -92,11 +90,14 @@ _NO_GGUF = (
 
 
 def canonical(word: str) -> str:
-    """The flag of one word of a command line: `--max_model_len=5` and `--max-model-len` are the same; "" if none."""
+    """The flag of one word of a command line: `--max_model_len=5`, `--max-model-len` and, as vLLM's parser has it, any
+    other spelling or unambiguous beginning are the same; "" if none."""
     if not re.match(r"--?[A-Za-z]", word):
         return ""
+    if re.match(r"-O[=\w]", word):
+        return "--optimization-level"
     name = word.partition("=")[0].partition(".")[0].replace("_", "-")
-    return _SAME.get(name, name)
+    return known().find(name) or name
 
 
 def split(args: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
@@ -117,8 +118,16 @@ def value(args: Sequence[str], flag: str) -> str | None:
     found: str | None = None
     for name, words in split(args):
         if name == flag:
-            found = words[0].partition("=")[2] or " ".join(words[1:])
+            found = " ".join(_values(words))
     return found
+
+
+def _values(words: Sequence[str]) -> tuple[str, ...]:
+    """What a group gives its flag: `--a=1` and `--a 1`, `-O3`."""
+    if match := re.match(r"-O=?(\w+)$", words[0]):
+        return (match[1],)
+    _, equals, value = words[0].partition("=")
+    return (value, *words[1:]) if equals else tuple(words[1:])
 
 
 def merge(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, ...]:
@@ -129,16 +138,58 @@ def merge(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, ...]:
     return (*kept, *theirs)
 
 
-def refuse(args: Sequence[str], where: str) -> None:
-    """Raise SettingError for flags that vLLM removed, or that belong to the supervisor. `where` names the setting."""
-    for flag, words in split(args):
+def reader(settings: Settings) -> str | None:
+    """The version of the vLLM that will read the flags; None where it is a command of the user's."""
+    return None if settings.vllm_command else installed()
+
+
+def refuse(args: Sequence[str], where: str, vllm: str | None = "") -> tuple[str, ...]:
+    """Raise SettingError for flags that vLLM does not have (any more), with values that it does not take, or that
+    belong to the supervisor. `where` names the setting, `vllm` the version that will read them: "" is the installed
+    one, None an unknown one. Of another version than `known()` is of, a flag may be new: that is returned as text."""
+    version = installed() if vllm == "" else vllm
+    table, warnings, groups = known(), [], split(args)
+    plugins = [flag for flag, _ in groups]
+    for flag, words in groups:
         if flag in REMOVED_FLAGS:
             raise SettingError(f"{flag} (in {where}) was removed from vLLM: {REMOVED_FLAGS[flag]}.")
-        # argparse takes any unambiguous beginning of a flag for the whole
-        for owned, instead in SUPERVISOR_OWNED.items():
-            if flag == owned or (owned.startswith(flag) and len(flag) > 3):
-                raise SettingError(f"{owned} (in {where}) is set by AiCockpit: {instead}.")
+        if flag in SUPERVISOR_OWNED:
+            raise SettingError(f"{flag} (in {where}) is set by AiCockpit: {SUPERVISOR_OWNED[flag]}.")
         _refuse_gguf(flag, words)
+        wrong = _unknown(flag, table) or table.wrong(flag, _values(words), _dotted(words[0]), plugins)
+        if wrong is None:
+            continue
+        text = f"{flag} {wrong.said} (in {where}). {wrong.hint}".rstrip()
+        if version == table.version:
+            raise SettingError(text)
+        reader = f"the vLLM here is {version}" if version else "the version of the vLLM that will read it is not known"
+        warnings.append(f"{text} That holds for vLLM {table.version}; {reader}.")
+    return tuple(warnings)
+
+
+def spare(args: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A recipe's flags without those that are the supervisor's or the user's to give, and why each was left out."""
+    kept: list[str] = []
+    left: list[str] = []
+    for flag, words in split(args):
+        if why := TRUST if flag == "--trust-remote-code" else SUPERVISOR_OWNED.get(flag):
+            left.append(f"{flag} is not a recipe's to set: {why}")
+        else:
+            kept += words
+    return tuple(kept), tuple(left)
+
+
+def _dotted(word: str) -> bool:
+    """`--config.key 1` sets a part of a JSON value."""
+    return "." in word.partition("=")[0]
+
+
+def _unknown(flag: str, table: Known) -> Complaint | None:
+    if table.find(flag):
+        return None
+    near = table.nearest(flag, REMOVED_FLAGS)
+    told = [f"{name} (removed: {REMOVED_FLAGS[name]})" if name in REMOVED_FLAGS else name for name in near]
+    return Complaint("is not a flag of vLLM", f"Did you mean {' or '.join(told)}?" if told else "")
 
 
 def _refuse_gguf(flag: str, words: Sequence[str]) -> None:

@@ -1,28 +1,25 @@
-"""From settings and the optional fleet file to a plan: which engines to start, which to reach, under which names.
+"""What is asked for: the models of the settings and of the optional fleet file, checked. Pure but for reading the file.
 
-Pure but for reading the file. `cli.py` calls `plan`, finds each model's files, and gives both to `command.build`.
+`serve` calls `ask`, has each model sized (`select.py`), and `arrange.py` makes a plan of both.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
 from aicockpit.errors import SettingError
 from aicockpit.recipes import flags
-from aicockpit.recipes.command import EngineShape
-from aicockpit.settings import Settings
+from aicockpit.settings import Settings, parse_size
 from aicockpit.types import Address
-
-_LONGEST_NAME = 32  # it becomes the name of a socket
 
 
 def _words(value: object) -> object:
@@ -32,75 +29,121 @@ def _words(value: object) -> object:
     return value
 
 
+def _seconds(value: object) -> object:
+    """`90`, `90s`, `10m`, `2h`."""
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())):
+        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+    return value
+
+
+def _bytes(value: object) -> object:
+    """`12GiB`, `500M`, or bytes."""
+    if isinstance(value, str):
+        return parse_size(value)
+    return value
+
+
+def _gpus(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(one, int | str) for one in value):
+        return tuple(str(one) for one in value)
+    raise ValueError("must be a number of 0 or more, a list of ids or UUIDs, or `auto`")
+
+
+_GPUS: dict[str, Any] = {
+    "anyOf": [
+        {"const": "auto"},
+        {"type": "integer", "minimum": 0},
+        {"type": "array", "items": {"type": ["integer", "string"]}, "minItems": 1},
+    ]
+}
+Gpus = Annotated[int | Literal["auto"] | tuple[str, ...], PlainValidator(_gpus), WithJsonSchema(_GPUS)]
+Role = Literal["completion", "chat", "embedding", "rerank", "vision"]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra={"type": ["number", "string"]})]
+Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0, json_schema_extra={"type": ["integer", "string"]})]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class FleetModel(_Strict):
-    """A model to serve. `gpus` counts all its GPUs, divided over `replicas`; 0 is the CPU."""
+    """A model to serve. `gpus`: how many all its replicas have together, which ones, or `auto`; 0 is the CPU."""
 
-    model: str = Field(min_length=1)
-    name: str = ""
-    aliases: tuple[str, ...] = ()
-    replicas: int = Field(default=1, ge=1)
-    gpus: int = Field(default=0, ge=0)
-    args: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
-    env: dict[str, str] = {}
+    model: str = Field(
+        min_length=1, description="A local folder or a Hugging Face id, `owner/name@revision` to pin it."
+    )
+    name: str = Field(default="", description="What clients write as `model`; default: the id, or the folder's name.")
+    aliases: tuple[str, ...] = Field(default=(), description="More names.")
+    role: Role | None = Field(default=None, description="What it is for; default: what its recipe says.")
+    replicas: int = Field(default=1, ge=1, description="Engines of this model.")
+    gpus: Gpus = Field(
+        default="auto", description="GPUs of all its replicas: a number, their ids or UUIDs, or `auto`; 0 is the CPU."
+    )
+    memory: Size | None = Field(default=None, description="Memory on each of its GPUs, or on the host: `12GiB`.")
+    context: int | None = Field(default=None, ge=1, description="Tokens of context (`--max-model-len`).")
+    precision: str = Field(default="", description="Which variant: bf16, fp8, int8, int4.")
+    pin: bool | None = Field(default=None, description="Never makes way; default: true, unless it has a `ttl`.")
+    ttl: Seconds | None = Field(default=None, description="Goes after so long without a request: 600, `10m`.")
+    sleep: bool = Field(default=False, description="Makes way by vLLM's sleep mode (GPUs) instead of ending.")
+    lora: dict[str, str] | None = Field(default=None, description="Adapters: name -> folder; `{}` allows them later.")
+    args: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(default=(), description="More vLLM flags.")
+    env: dict[str, str] = Field(default={}, description="Environment variables of its engines.")
+
+    @property
+    def pinned(self) -> bool:
+        return self.ttl is None if self.pin is None else self.pin
+
+    @property
+    def served(self) -> str:
+        return self.name or self.model
 
 
 class FleetEngine(_Strict):
     """An engine that runs already. `aliases`: other name -> name that it serves."""
 
-    url: str = Field(min_length=1)
-    aliases: dict[str, str] = {}
+    url: str = Field(min_length=1, description="`http://host:port`, `https://:KEY@host`, `unix:/path/engine.sock`.")
+    aliases: dict[str, str] = Field(default={}, description="Other name -> a name that the engine serves.")
 
 
 class FleetFile(_Strict):
     """The whole file; see docs/fleet.md."""
 
+    models: tuple[FleetModel, ...] = Field(default=(), description="Engines that AiCockpit starts.")
+    engines: tuple[FleetEngine, ...] = Field(default=(), description="Engines that run already.")
+    memory: Size | None = Field(default=None, description="Memory of the host for all engines on the CPU together.")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What settings and file ask for together. `aliases`: other name -> served name; `memory`: bytes for the CPU."""
+
     models: tuple[FleetModel, ...] = ()
-    engines: tuple[FleetEngine, ...] = ()
+    external: tuple[Address, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    memory: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedModel:
-    """A model to find the files of, and the engines to build for it. `name` "" is: the model's own."""
-
-    model: str
-    name: str
-    shapes: tuple[EngineShape, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to start, what to reach, and aliases (other name -> served name) over all of it."""
-
-    models: tuple[PlannedModel, ...]
-    external: tuple[Address, ...]
-    aliases: tuple[tuple[str, str], ...]
-
-
-def plan(settings: Settings, gpus: Sequence[str], cores: Sequence[int]) -> Plan:
-    """`gpus` and `cores` are the ids that may be used. Raises SettingError."""
+def ask(settings: Settings) -> Asked:
+    """Read the fleet file, if there is one. Raises SettingError."""
     file = read(settings.fleet) if settings.fleet else FleetFile()
-    wanted = [*_from_settings(settings), *file.models]
-    _check_names(wanted)
-    engines = [(m, shape) for m, shapes in _place(wanted, gpus, cores) for shape in shapes]
-    models = tuple(
-        PlannedModel(m.model, m.name, tuple(shape for owner, shape in engines if owner is m)) for m in wanted
-    )
+    wanted = (*_from_settings(settings), *file.models)
+    _check(wanted, flags.reader(settings))
     try:
         external = tuple(dict.fromkeys((*settings.engine_urls, *(Address.parse(e.url) for e in file.engines))))
     except SettingError as error:
         raise SettingError(f"{settings.fleet}: {error}") from error
     aliases = dict(settings.aliases) | {a: real for e in file.engines for a, real in e.aliases.items()}
-    return Plan(models, external, tuple(aliases.items()))
+    return Asked(wanted, external, tuple(aliases.items()), file.memory)
 
 
-def _from_settings(settings: Settings) -> list[FleetModel]:
+def _from_settings(settings: Settings) -> tuple[FleetModel, ...]:
     if not settings.model_name:
-        return []
-    return [FleetModel(model=settings.model_name, replicas=settings.replicas, gpus=settings.gpu_count)]
+        return ()
+    gpus: int | Literal["auto"] = "auto" if settings.gpu_count is None else settings.gpu_count
+    precision = "" if settings.prec == "auto" else settings.prec
+    return (FleetModel(model=settings.model_name, replicas=settings.replicas, gpus=gpus, precision=precision),)
 
 
 def read(path: Path) -> FleetFile:
@@ -145,71 +188,29 @@ def _line(node: Any, loc: Iterable[int | str]) -> int:
     return line + 1
 
 
-def _check_names(models: Sequence[FleetModel]) -> None:
-    names = [name for m in models for name in (m.name or m.model, *m.aliases)]
+def _check(models: Sequence[FleetModel], reader: str | None) -> None:
+    names = [name for m in models for name in (m.served, *m.aliases, *(m.lora or ()))]
     for name, count in Counter(names).items():
         if count > 1:
-            raise SettingError(f"the name {name!r} is given to {count} models: give each its own `name` and `aliases`.")
+            raise SettingError(f"the name {name!r} is given {count} times: give each model, alias and adapter its own.")
     for m in models:
-        if m.gpus % m.replicas:
-            raise SettingError(f"{m.model}: {m.gpus} GPUs cannot be divided over {m.replicas} replicas.")
-        flags.refuse(m.args, f"args of {m.model}")
+        gpus = len(m.gpus) if isinstance(m.gpus, tuple) else m.gpus
+        if gpus != "auto" and gpus % m.replicas:
+            raise SettingError(f"{m.model}: {gpus} GPUs cannot be divided over {m.replicas} replicas.")
+        if m.sleep and (m.pinned or gpus == 0):
+            why = "it is pinned: give it a `ttl`, or `pin: false`" if m.pinned else "engines on the CPU cannot sleep"
+            raise SettingError(f"{m.model}: `sleep` has no meaning, since {why}.")
+        if m.ttl is not None and m.pinned:
+            raise SettingError(f"{m.model}: `ttl` has no meaning, since it is pinned: leave out one of the two.")
+        flags.refuse(m.args, f"args of {m.model}", reader)
         flags.refuse_variables(m.env, f"env of {m.model}")
 
 
-def _place(
-    models: Sequence[FleetModel], gpus: Sequence[str], cores: Sequence[int]
-) -> list[tuple[FleetModel, list[EngineShape]]]:
-    """Give each engine its own GPUs, in order; several CPU engines share out the cores."""
-    _check_gpus(models, len(gpus))
-    on_cpu = sum(m.replicas for m in models if not m.gpus)
-    free_gpus, free_cpus = list(gpus), share(cores, on_cpu) if on_cpu > 1 else [""]
-    taken: set[str] = set()
-    placed = []
-    aliases = _aliases(models)
-    for i, m in enumerate(models):
-        shapes = []
-        for _ in range(m.replicas):
-            count = m.gpus // m.replicas
-            mine, free_gpus = tuple(free_gpus[:count]), free_gpus[count:]
-            cpus = "" if m.gpus else free_cpus.pop(0)
-            name = _engine_name(m, taken)
-            shapes.append(EngineShape(name, aliases[i], mine, cpus, m.args, tuple(m.env.items())))
-        placed.append((m, shapes))
-    return placed
+def schema() -> dict[str, Any]:
+    """The JSON schema of the file, for editors; shipped as deploy/aicockpit.schema.json."""
+    made = FleetFile.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "AiCockpit fleet file"}
 
 
-def _check_gpus(models: Sequence[FleetModel], usable: int) -> None:
-    asked = sum(m.gpus for m in models)
-    if asked > usable:
-        terms = " + ".join(f"{m.gpus} for {m.name or m.model}" for m in models if m.gpus)
-        raise SettingError(
-            f"{asked} GPUs are asked for ({terms}), and {usable} can be used here. Lower GPU_COUNT, or `gpus` in the "
-            "fleet file, set AICOCKPIT_ENGINE_URLS to engines elsewhere, or use the profile cpu."
-        )
-
-
-def _aliases(models: Sequence[FleetModel]) -> list[tuple[str, ...]]:
-    """Each model's aliases, with the part of its name after the slash where no other model has that name."""
-    short = [(m.name or m.model).rstrip("/").rpartition("/")[2] for m in models]
-    counts = Counter([*short, *(alias for m in models for alias in m.aliases)])
-    return [(*((base,) if counts[base] == 1 else ()), *m.aliases) for m, base in zip(models, short, strict=True)]
-
-
-def share(cores: Sequence[int], parts: int) -> list[str]:
-    """Cores for each of `parts` engines, as lists like `0,1`; engines share a core when there are too few."""
-    if parts > len(cores):
-        return [str(cores[i % len(cores)]) if cores else "" for i in range(parts)]
-    bounds = [i * len(cores) // parts for i in range(parts + 1)]
-    return [",".join(str(core) for core in cores[start:end]) for start, end in pairwise(bounds)]
-
-
-def _engine_name(model: FleetModel, taken: set[str]) -> str:
-    """A short name for logs and the socket: `smollm2-135m-instruct-0`."""
-    last = (model.name or model.model).rstrip("/").rpartition("/")[2].lower()
-    stem = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:_LONGEST_NAME] or "engine"
-    number = 0
-    while (name := f"{stem}-{number}") in taken:
-        number += 1
-    taken.add(name)
-    return name
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=2))

@@ -1,0 +1,204 @@
+"""From what is asked for, and what each model needs, to a plan: which engines, where, and which of them first. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from aicockpit.errors import SettingError
+from aicockpit.hardware.device import GIB
+from aicockpit.recipes import flags
+from aicockpit.recipes.command import EngineShape
+from aicockpit.recipes.fleet import Asked, FleetModel
+from aicockpit.recipes.place import UTILISATION, Placement, Slot, Tenant, place
+from aicockpit.types import Address, Residence
+
+CPU = "cpu"
+_LONGEST_NAME = 32  # it becomes the name of a socket
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """What one engine of a model needs. `gpus` 0: it runs on the CPU, and `least` is bytes of the host's memory.
+
+    `least`: bytes on each of its GPUs for one request of `window` tokens, its context where it shares a GPU. `model`:
+    the repository to serve, where selection chose a variant. `reasons`: why so, for people.
+    """
+
+    gpus: int = 0
+    least: int = 0
+    flags: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    role: str = "chat"
+    model: str = ""
+    reasons: tuple[str, ...] = ()
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedModel:
+    """A model to find the files of, and the engines to build for it. `name` "" is: the model's own."""
+
+    model: str
+    name: str
+    shapes: tuple[EngineShape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to start, what to reach, and aliases (other name -> served name) over all of it.
+
+    `capacity`: bytes by device for all engines there; `first`: engines that are started at once, the others when a
+    request asks for them; `reasons`: where each engine is, and why.
+    """
+
+    models: tuple[PlannedModel, ...] = ()
+    external: tuple[Address, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    capacity: Mapping[str, int] = field(default_factory=dict)
+    first: frozenset[str] = frozenset()
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def shapes(self) -> tuple[EngineShape, ...]:
+        return tuple(shape for model in self.models for shape in model.shapes)
+
+
+def arrange(
+    asked: Asked, sized: Sequence[Sized], slots: Sequence[Slot], cores: Sequence[int], host_memory: int | None
+) -> Plan:
+    """`sized` goes with `asked.models`; `slots` and `cores` may be used. Raises SettingError with the arithmetic."""
+    engines = _engines(asked.models, sized, cores)
+    placed = place([one.tenant for one in engines if one.tenant.gpus], slots)
+    if placed.refused:
+        raise SettingError("the models do not fit on the GPUs here:\n  " + "\n  ".join(placed.refused))
+    memory = asked.memory or host_memory
+    _check_host(engines, memory)
+    devices = {slot.id: slot.device for slot in slots}
+    capacity = {slot.id: int(slot.device.memory * UTILISATION) for slot in slots}
+    if memory is not None:
+        capacity[CPU] = memory
+    made = [_made(one, placed, {id: device.memory for id, device in devices.items()}) for one in engines]
+    models = tuple(
+        PlannedModel(
+            size.model or m.model,
+            m.name or (size.model and m.model),
+            tuple(shape for one, shape in made if one.model is m),
+        )
+        for m, size in zip(asked.models, sized, strict=True)
+    )
+    shapes = [shape for _, shape in made]
+    reasons = [f"{seat.tenant}: GPU {', '.join(seat.gpus)}; {seat.why}" for seat in placed.seats]
+    return Plan(models, asked.external, asked.aliases, capacity, _first(shapes, capacity), tuple(reasons))
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    model: FleetModel
+    size: Sized
+    tenant: Tenant
+    aliases: tuple[str, ...]
+    cpus: str
+
+
+def _engines(models: Sequence[FleetModel], sized: Sequence[Sized], cores: Sequence[int]) -> list[_Engine]:
+    on_cpu = sum(m.replicas for m, size in zip(models, sized, strict=True) if not size.gpus)
+    cpus = share(cores, on_cpu) if on_cpu > 1 else [""]
+    taken: set[str] = set()
+    found = []
+    for m, size, aliases in zip(models, sized, _aliases(models), strict=True):
+        ids = m.gpus if isinstance(m.gpus, tuple) else ()
+        for number in range(m.replicas):
+            mine = ids[number * size.gpus : (number + 1) * size.gpus]
+            tenant = Tenant(
+                _engine_name(m, taken), size.gpus, size.least, mine, m.memory, m.role or size.role, m.pinned
+            )
+            found.append(_Engine(m, size, tenant, aliases, "" if size.gpus else cpus.pop(0)))
+    return found
+
+
+def _made(one: _Engine, placed: Placement, totals: Mapping[str, int]) -> tuple[_Engine, EngineShape]:
+    m, tenant = one.model, one.tenant
+    extra: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    needs: tuple[tuple[str, int], ...] = ((CPU, tenant.need),)
+    if tenant.gpus:
+        seat = placed.seat(tenant.name)
+        gpus, needs = seat.gpus, tuple((gpu, seat.share) for gpu in seat.gpus)
+        alone = all(sum(gpu in other.gpus for other in placed.seats) == 1 for gpu in gpus)
+        if m.memory is not None or not alone:
+            least = min(seat.share / totals[gpu] for gpu in gpus)
+            extra = ("--gpu-memory-utilization", f"{int(least * 1000) / 1000:.3f}")
+            if one.size.window is not None:
+                extra += ("--max-model-len", str(one.size.window))
+    residence = Residence(m.pinned, m.ttl, needs, m.sleep)
+    shape = EngineShape(
+        tenant.name,
+        one.aliases,
+        gpus,
+        one.cpus,
+        m.args,
+        tuple((dict(one.size.env) | m.env).items()),
+        flags.merge(one.size.flags, extra),
+        residence,
+    )
+    return one, replace(shape, lora=None if m.lora is None else tuple(m.lora.items()), context=m.context)
+
+
+def _check_host(engines: Sequence[_Engine], memory: int | None) -> None:
+    """Pinned engines on the CPU must fit together, and each of the others beside them."""
+    here = [one.tenant for one in engines if not one.tenant.gpus]
+    pinned = [tenant for tenant in here if tenant.pinned]
+    together = sum(tenant.need for tenant in pinned)
+    for tenant in (None, *(tenant for tenant in here if not tenant.pinned)):
+        need = together + (tenant.need if tenant else 0)
+        if memory is not None and need > memory:
+            who = [*pinned, *([tenant] if tenant else [])]
+            terms = " + ".join(f"{one.need / GIB:.1f} GiB for {one.name}" for one in who)
+            raise SettingError(
+                f"the models on the CPU do not fit: {terms} = {need / GIB:.1f} GiB, and {memory / GIB:.1f} GiB may be "
+                "used. Serve fewer of them, set `pin: false` so that they take turns, or raise `memory` in the fleet "
+                "file if the estimate is wrong."
+            )
+
+
+def _first(shapes: Sequence[EngineShape], capacity: Mapping[str, int]) -> frozenset[str]:
+    """Pinned engines, and of the others as many as fit beside them, in the order of the file."""
+    free = dict(capacity)
+    started = []
+    for shape in sorted(shapes, key=lambda shape: not shape.residence.pinned):
+        needs = shape.residence.needs
+        if shape.residence.pinned or all(size <= free.get(device, size) for device, size in needs):
+            started.append(shape.name)
+            for device, size in needs:
+                free[device] = free.get(device, size) - size
+    return frozenset(started)
+
+
+def _aliases(models: Sequence[FleetModel]) -> list[tuple[str, ...]]:
+    """Each model's aliases, with the part of its name after the slash where no other model has that name."""
+    short = [m.served.partition("@")[0].rstrip("/").rpartition("/")[2] for m in models]
+    counts = Counter([*short, *(alias for m in models for alias in m.aliases)])
+    return [(*((base,) if counts[base] == 1 else ()), *m.aliases) for m, base in zip(models, short, strict=True)]
+
+
+def share(cores: Sequence[int], parts: int) -> list[str]:
+    """Cores for each of `parts` engines, as lists like `0,1`; engines share a core when there are too few."""
+    if parts > len(cores):
+        return [str(cores[i % len(cores)]) if cores else "" for i in range(parts)]
+    bounds = [i * len(cores) // parts for i in range(parts + 1)]
+    return [",".join(str(core) for core in cores[start:end]) for start, end in pairwise(bounds)]
+
+
+def _engine_name(model: FleetModel, taken: set[str]) -> str:
+    """A short name for logs and the socket: `smollm2-135m-instruct-0`."""
+    last = model.served.partition("@")[0].rstrip("/").rpartition("/")[2].lower()
+    stem = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:_LONGEST_NAME] or "engine"
+    number = 0
+    while (name := f"{stem}-{number}") in taken:
+        number += 1
+    taken.add(name)
+    return name
