@@ -148,6 +148,21 @@ async def test_a_wrong_key_ends_it_and_a_full_workspace_does_not(fake: FakeWorks
     assert watch.message("nothing is lost")
 
 
+async def test_after_a_400_the_whole_tree_is_told(fake: FakeWorkspaces, root: Path) -> None:
+    put(root, {"a.py": "1", "b.py": "2"})
+    async with watching(fake, root) as watch:
+        await fake.until(lambda: watch.phase("watching"))
+        fake.fail = [(400, "path_conflict")]
+        put(root, {"a.py": "3"})
+        await fake.until(lambda: watch.message("the gateway answered 400"))
+        assert watch.message("Nothing is pushed until a file changes")
+        assert fake.tree()["a.py"] == b"1"
+        put(root, {"b.py": "4"})
+        await equal(fake, root)
+        assert fake.manifests[-1]["base"] is None
+    nothing_twice(fake)
+
+
 async def test_git_that_fails_is_told_and_its_last_answer_stands(fake: FakeWorkspaces, root: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     put(root, {".gitignore": "*.log\n", "tracked.log": "1", "other.log": "2"})

@@ -10,15 +10,12 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from aicockpit.indexer import watch
-from aicockpit.indexer.watch import GIT_CHANGED, Debounce, Event, Inotify, Polling, Recursive, choose, file_system
+from aicockpit.indexer.watch import GIT_CHANGED, Event, Inotify, Polling, Recursive, choose, file_system
 
 HERE = Path(__file__).parent
 
@@ -41,6 +38,11 @@ class Heard:
 
     def paths(self) -> set[bytes]:
         return {path for path, _ in self.events}
+
+    def until_told(self, path: bytes, times: int) -> None:
+        with self._more:
+            done = self._more.wait_for(lambda: sum(event[0] == path for event in self.events) >= times, 10)
+            assert done, self.events[-20:]
 
 
 @pytest.fixture
@@ -108,16 +110,63 @@ def test_a_queue_that_overflows_means_look_at_everything(tmp_path: Path, inotify
     heard.until((b"", False))
 
 
+def repository(root: Path) -> bytes:
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    return os.fsencode(root / ".git")
+
+
 def test_git_s_index_is_told_and_the_rest_of_git_s_folder_is_not(
     tmp_path: Path, inotify: Inotify, heard: Heard
 ) -> None:
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    git = os.fsencode(tmp_path / ".git")
-    inotify.watch_git((git, git + b"/info", git + b"/nowhere"))
+    git = repository(tmp_path)
+    inotify.watch_rules((git + b"/index", git + b"/info/exclude", git + b"/nowhere/exclude"))
     (tmp_path / "a").write_text("x")
     subprocess.run(["git", "add", "a"], cwd=tmp_path, check=True)
     heard.until((GIT_CHANGED, False))
     assert heard.paths() <= {GIT_CHANGED, b"a", b".git"}
+
+
+def test_rule_files_above_and_inside_the_tree_are_told(tmp_path: Path, heard: Heard) -> None:
+    root = tmp_path / "sub"
+    (root / "conf").mkdir(parents=True)
+    inside = [os.fsencode(root / name) for name in ("conf/ignore", "mine")]
+    watcher = Inotify(os.fsencode(root), heard)
+    try:
+        watcher.enter(b"")
+        for _ in range(2):
+            watcher.watch_rules([os.fsencode(tmp_path / ".gitignore"), *inside])
+        (tmp_path / "other").write_text("x")
+        (tmp_path / ".gitignore").write_text("x")
+        heard.until((GIT_CHANGED, False))
+        assert heard.paths() == {GIT_CHANGED}
+        for count, place in enumerate(("mine", "conf/ignore", "conf/ignore"), 2):
+            (root / place).write_text("x")
+            heard.until_told(GIT_CHANGED, count)
+            watcher.enter(b"conf")  # not watched for itself before: both are told from now on
+        heard.until((b"conf/ignore", False))
+        (tmp_path / ".gitignore").rename(tmp_path / "away")
+        heard.until_told(GIT_CHANGED, 5)
+    finally:
+        watcher.close()
+
+
+def test_watchdog_s_observer_tells_rule_files_outside_the_tree(tmp_path: Path, heard: Heard) -> None:
+    root = tmp_path / "sub"
+    root.mkdir()
+    git = repository(tmp_path)
+    watcher = Recursive(os.fsencode(root), heard)
+    try:
+        for _ in range(2):
+            watcher.watch_rules([os.fsencode(tmp_path / ".gitignore"), git + b"/info/exclude", git + b"/nowhere/x"])
+        (tmp_path / "other").write_text("x")
+        (root / "a").write_text("x")
+        heard.until((b"a", False))
+        assert GIT_CHANGED not in heard.paths()
+        (tmp_path / ".gitignore").write_text("x")
+        heard.until((GIT_CHANGED, False))
+        assert b"other" not in heard.paths()
+    finally:
+        watcher.close()
 
 
 def test_watchdog_s_observer_tells_the_same_paths(tmp_path: Path, heard: Heard) -> None:
@@ -144,7 +193,7 @@ def test_when_the_kernel_has_no_more_watches_the_tree_is_polled(tmp_path: Path, 
         import asyncio, pathlib, sys
         pathlib.Path("/proc/sys/user/{limit}").write_text("{3 if "watches" in limit else 0}")
         from fake_workspace import FakeWorkspaces, serving
-        from test_indexer_agent import content, put, watching
+        from indexer_rig import content, put, watching
         async def main():
             root = pathlib.Path(sys.argv[1])
             put(root, {{f"d{{n}}/f.py": str(n) for n in range(9)}})
@@ -176,70 +225,6 @@ def test_network_mounts_are_polled_and_say_so(tmp_path: Path, heard: Heard, monk
     for kind in ("nfs4", "virtiofs", "fakeowner", "osxfs", "9p", "fuse.sshfs", "fuse"):
         monkeypatch.setattr(watch, "file_system", lambda root, kind=kind: kind)
         assert isinstance(choose(os.fsencode(tmp_path), heard, False), Polling)
-
-
-def test_a_look_is_due_when_it_is_quiet_and_at_the_latest_in_time() -> None:
-    debounce = Debounce(0.02, 0.1)
-    assert debounce.due() is None
-    debounce.add([(b"a", False)], 10.0)
-    assert debounce.due() == pytest.approx(10.02)
-    for step in range(1, 12):
-        debounce.add([(b"b", False)], 10 + step / 100)
-    assert debounce.due() == pytest.approx(10.1)
-    assert debounce.take(10.1) == {b"a", b"b"}
-    assert debounce.due() is None
-
-
-def test_a_file_open_for_writing_waits_for_its_close() -> None:
-    debounce = Debounce(0.02, 0.1, open_s=0.5)
-    debounce.add([(b"a", True)], 10.0)
-    debounce.add([(b"a", True), (b"b", False)], 10.1)
-    assert debounce.due() == pytest.approx(10.12)
-    assert debounce.take(10.2) == {b"b"}
-    assert debounce.due() == pytest.approx(10.5)
-    debounce.add([(b"a", False)], 10.3)
-    assert debounce.take(10.32) == {b"a"}
-    debounce.add([(b"a", True)], 11.0)
-    assert debounce.take(11.5) == {b"a"}
-    assert debounce.due() is None
-
-
-def test_a_file_that_grows_on_and_on_waits_ever_longer_until_it_rests() -> None:
-    debounce, taken, now = Debounce(open_s=0.5, longest_s=30), [], 0.0
-    while now < 200:
-        debounce.add([(b"log", True)], now)
-        if debounce.take(now):
-            taken.append(now)
-        now += 0.1
-    waits = [after - before for before, after in pairwise(taken)]
-    assert taken[0] == pytest.approx(0.5, abs=0.11)
-    assert waits[:7] == pytest.approx([1, 2, 4, 8, 16, 30, 30], abs=0.25)
-    debounce.take(now + 60)
-    debounce.add([(b"log", True)], now + 100)
-    assert debounce.due() == pytest.approx(now + 100.5)
-    debounce.take(now + 101)
-    debounce.add([(b"log", True), (b"log", False)], now + 101.1)  # closed, and opened once more
-    debounce.take(now + 102)
-    debounce.add([(b"log", True)], now + 102)
-    assert debounce.due() == pytest.approx(now + 102.5)
-
-
-@given(st.lists(st.tuples(st.integers(0, 30), st.booleans(), st.floats(0, 0.3)), max_size=60))
-def test_no_event_is_lost_and_none_waits_longer_than_the_longest_wait(events: list[tuple[int, bool, float]]) -> None:
-    debounce, now, taken = Debounce(longest_s=2), 0.0, set()
-    added: dict[bytes, float] = {}
-    for number, soft, pause in events:
-        now += pause
-        while (due := debounce.due()) is not None and due <= now:
-            for path in debounce.take(due):
-                taken.add(path)
-                assert due - added.pop(path) <= 2 + 0.1 + 1e-9
-        path = b"%d" % number
-        added.setdefault(path, now)
-        debounce.add([(path, soft)], now)
-    while (due := debounce.due()) is not None:
-        taken |= debounce.take(due)
-    assert taken == {b"%d" % number for number, _, _ in events}
 
 
 def test_closing_takes_no_time(tmp_path: Path, heard: Heard) -> None:

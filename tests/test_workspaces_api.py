@@ -51,7 +51,7 @@ async def test_a_tree_is_made_synced_looked_at_and_deleted(site: Site) -> None:
 
     tree = {f"src/f{number}.py": b"%d" % number for number in range(5)}
     answer = await post(client, tree)
-    expected = sorted(digest(data).hex() for data in tree.values())[:3]
+    expected = [digest(tree[path]).hex() for path in sorted(tree)][:3]
     assert answer == {"applied": False, "revision": 0, "missing": expected, "missing_count": 5}
     assert site.warm.told == []
     assert (await push(client, framed(*tree.values()))).json() == {"stored": 5, "known": 0}

@@ -75,8 +75,11 @@ class _Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 class _Manifest(msgspec.Struct, frozen=True):
     base: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None
-    files: list[_Entry]
+    files: list[msgspec.Raw]  # of `_Entry`: decoded one by one, so that other threads get their turn
     removed: list[str] = []
+
+
+_ROW = msgspec.json.Decoder(_Entry)
 
 
 class _Focus(msgspec.Struct, frozen=True):
@@ -226,7 +229,7 @@ def _propose(store: Store, id: int, raw: memoryview, packed: bool | None) -> App
     body = memoryview(inflate(raw, limits.manifest_body)) if packed else raw
     _refuse_many(body, limits)
     asked = _decode(body, _Manifest)
-    files = [File(entry.path, _hash(entry), entry.size, entry.mtime_ns) for entry in asked.files]
+    files = [_file(number, row) for number, row in enumerate(asked.files)]
     return store.propose(id, asked.base, files, asked.removed)
 
 
@@ -249,6 +252,15 @@ def _refuse_many(body: memoryview, limits: StoreLimits) -> None:
 
 def _put(store: Store, id: int, raw: memoryview, packed: bool | None) -> tuple[int, int]:
     return store.put_blobs(frames(inflate(raw, store.limits.push) if packed else raw), id)
+
+
+def _file(number: int, row: msgspec.Raw) -> File:
+    try:
+        entry = _ROW.decode(row)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        why = f"file {number} of the manifest is not [path, hash, size, mtime_ns]: {error}"
+        raise BadRequest(why, code="invalid_json") from error
+    return File(entry.path, _hash(entry), entry.size, entry.mtime_ns)
 
 
 def _hash(entry: _Entry) -> bytes:

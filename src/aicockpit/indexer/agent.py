@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +21,17 @@ from typing import Any, TypeVar
 
 from aicockpit.errors import SettingError
 from aicockpit.indexer import git
-from aicockpit.indexer.index import Index
+from aicockpit.indexer.debounce import Debounce
+from aicockpit.indexer.ignore import OWN_FILE, including
+from aicockpit.indexer.index import Index, wire
 from aicockpit.indexer.ledger import Ledger
 from aicockpit.indexer.push import Backoff, Gateway, Pusher, Refused, Unavailable
 from aicockpit.indexer.scan import Delta, RootGone, Stopped, Tree
-from aicockpit.indexer.watch import GIT_CHANGED, Debounce, Event, Polling, Watcher, choose
+from aicockpit.indexer.watch import GIT_CHANGED, Event, Polling, Watcher, choose
 
 MAX_LIMIT = 8 << 20
 GIT_QUIET_S, SWITCH_LIMIT_S, ROOT_WAIT_S, FULL_WAIT_S = 1.0, 2.0, 2.0, 60.0
-REPORT_EVERY_S = 0.1
+REPORT_EVERY_S, HELD_SHOWN = 0.1, 5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 T = TypeVar("T")
 
@@ -126,6 +128,7 @@ class _Agent:
         self.left_out: dict[str, int] = {}
         self.files, self.revision, self.poll_s = 0, 0, options.poll_s
         self.told, self.git_at, self.git_told = 0.0, 0.0, ""
+        self.phase, self.held_told = "scan", set[bytes]()
 
     async def run(self) -> None:
         index = await self._in_index(self._open)
@@ -155,7 +158,7 @@ class _Agent:
         watcher = await self._in_index(choose, self.root, self._notify, polling)
         self.watcher = watcher
         if isinstance(watcher, Polling) and watcher.reason:
-            self._tell("scan", message=watcher.reason)
+            self._say(watcher.reason)
 
     def _notify(self, events: list[Event]) -> None:
         """On the watcher's thread."""
@@ -185,6 +188,7 @@ class _Agent:
                 self.poll_s = max(self.options.poll_s, 5 * (time.monotonic() - started))
                 await self._in_index(self._watch_git)
             self._tell_of_git()
+            self._tell_of_held(delta.held, everything=b"" in paths)
             if self.watcher.problem:
                 await self._no_more_watches()
             if delta.content or b"" in paths:
@@ -202,21 +206,28 @@ class _Agent:
 
     def _watch_git(self) -> None:
         tree = self.tree.work_tree
-        if tree is not None:
-            self.watcher.watch_git((tree.folder, os.path.join(tree.common, b"info")))
+        if tree is not None and not isinstance(self.watcher, Polling):
+            self.watcher.watch_rules(git.rule_files(self.root, tree, self.tree.git))
 
     def _tell_of_git(self) -> None:
         """Once for each way in which it fails."""
         problem, told = self.tree.git.problem, self.git_told
         self.git_told = problem
         if problem and problem != told:
-            self._tell("scan", message=problem)
+            self._say(problem)
+
+    def _tell_of_held(self, held: set[bytes], *, everything: bool) -> None:
+        """Name each file once that its content holds back."""
+        new = held - self.held_told
+        self.held_told = set(held) if everything else self.held_told | held
+        if new:
+            self._say(held_message(sorted(wire(path) for path in new), self.options.root))
 
     async def _no_more_watches(self) -> None:
         message, old = self.watcher.problem, self.watcher
         self.watcher = Polling(message)
         await self._in_index(old.close)
-        self._tell("scan", message=message)
+        self._say(message)
 
     async def _next(self) -> set[bytes]:
         """The paths to look at, when it is time to."""
@@ -267,6 +278,8 @@ class _Agent:
             except Refused as error:
                 if error.status not in (400, 413, 429):
                     raise
+                if error.status == 400:  # whatever it was about, the whole tree leaves nothing to misunderstand
+                    await self._in_index(index.forget_base)
                 self._tell("waiting", message=f"{error}. Nothing is pushed until a file changes, or for a minute.")
                 await _within(self.due, FULL_WAIT_S)
                 self.due.set()
@@ -283,11 +296,24 @@ class _Agent:
             self.loop.call_soon_threadsafe(functools.partial(self._tell, phase, done=done, total=total))
 
     def _tell(self, phase: str, done: int = 0, total: int = 0, files: int = -1, message: str = "") -> None:
-        self.files = files if files >= 0 else self.files
+        self.phase, self.files = phase, files if files >= 0 else self.files
         self.report(Progress(phase, done, total, self.files, self.revision, self.left_out, message))
+
+    def _say(self, message: str) -> None:
+        """Something to read, whatever goes on."""
+        self._tell(self.phase, message=message)
 
     async def _in_index(self, function: Callable[..., T], *arguments: Any) -> T:
         return await self.loop.run_in_executor(self.thread, functools.partial(function, *arguments))
+
+
+def held_message(paths: Sequence[str], root: Path) -> str:
+    """`paths`: of files whose content looks like a secret."""
+    shown = ", ".join(paths[:HELD_SHOWN]) + (f" and {len(paths) - HELD_SHOWN} more" if len(paths) > HELD_SHOWN else "")
+    return (
+        f"not sent, since the content looks like a key or a password: {shown}. If one is harmless, a line like "
+        f"{including(paths[0])} in {root / OWN_FILE.decode()} sends it."
+    )
 
 
 def _quiet(phase: str, done: int, total: int) -> None:

@@ -115,15 +115,26 @@ def rules(root: bytes, tree: WorkTree | None, ask: Git) -> Rules:
     below = os.path.relpath(root, tree.top)
     prefix = b"" if below == b"." else below + b"/"
     found = Rules(tuple(part for part in outside if part), own, b"", ignore_case)
-    place = b""
+    place, ignored = b"", False
     for part in prefix.split(b"/")[:-1]:
         above = os.path.join(tree.top, place)
-        found = found.enter(place, load(above + b"/" + GIT_FILE), load(above + b"/" + OWN_FILE), closed=False)
+        content = None if ignored else load(os.path.join(above, GIT_FILE))
+        found = found.enter(place, content, load(os.path.join(above, OWN_FILE)), closed=False)
         place = place + b"/" + part if place else part
-        if found.excludes(place, part, True):
-            # A folder that git ignores, yet was named to us: its own rules alone.
-            return Rules(own=own)
-    return Rules(found.git, found.own, prefix, ignore_case, tracked(root, ask))
+        ignored = ignored or bool(found.excludes(place, part, True))
+    # A folder that git ignores, yet was named to us: of git's rules, those inside it alone.
+    return Rules(() if ignored else found.git, found.own, prefix, ignore_case, tracked(root, ask))
+
+
+def rule_files(root: bytes, tree: WorkTree, ask: Git) -> list[bytes]:
+    """The files outside the walk over `root` on which `rules` depends, there or not."""
+    found = [*exclude_files(root, tree, _settings(root, ask)), os.path.join(tree.folder, b"index")]
+    found += [os.path.join(tree.common, b"config"), os.path.expanduser(b"~/.gitconfig"), _user_file(b"config")]
+    above = root
+    while above != tree.top:
+        above = os.path.dirname(above)
+        found += [os.path.join(above, GIT_FILE), os.path.join(above, OWN_FILE)]
+    return list({place: None for path in found for place in (path, os.path.realpath(path))})
 
 
 def _settings(root: bytes, ask: Git) -> dict[bytes, bytes]:
@@ -135,11 +146,14 @@ def _settings(root: bytes, ask: Git) -> dict[bytes, bytes]:
 
 def exclude_files(root: bytes, tree: WorkTree, settings: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
     """The ignore files outside the tree, in order of rising precedence: the user's, and `info/exclude`."""
-    named = settings.get(b"core.excludesfile", b"")
-    if not named:
-        config = os.environb.get(b"XDG_CONFIG_HOME") or os.path.join(os.path.expanduser(b"~"), b".config")
-        named = os.path.join(config, b"git", b"ignore")
+    named = settings.get(b"core.excludesfile", b"") or _user_file(b"ignore")
     return os.path.join(root, named), os.path.join(tree.common, b"info", b"exclude")
+
+
+def _user_file(name: bytes) -> bytes:
+    """Where git looks for a user's file of that name."""
+    config = os.environb.get(b"XDG_CONFIG_HOME") or os.path.expanduser(b"~/.config")
+    return os.path.join(config, b"git", name)
 
 
 def tracked(root: bytes, ask: Git) -> frozenset[bytes]:

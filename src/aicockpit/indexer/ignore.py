@@ -106,6 +106,14 @@ class Rules:
                 return "git" if verdict and (directory or path not in self.tracked) else ""
         return ""
 
+    def allows(self, path: bytes, name: bytes) -> bool:
+        """Has a `.aicockpitignore` brought this file back by a pattern that matches the file itself?"""
+        full = self.prefix + path if self.prefix else path
+        for part in reversed(self.own):
+            if part.kind == "own" and (verdict := part.decide(full, name, False)) is not None:
+                return not verdict
+        return False
+
     def enter(self, folder: bytes, git_content: bytes | None, own_content: bytes | None, *, closed: bool) -> Rules:
         """The rules inside `folder` (relative to the watched root), given its own ignore files."""
         base = self.prefix + folder + b"/" if folder else self.prefix
@@ -120,6 +128,12 @@ class Rules:
             own=(*self.own, own) if own else self.own,
             closed=closed,
         )
+
+
+def including(path: str) -> str:
+    """The line for a `.aicockpitignore` in the watched folder that brings back one file."""
+    special = re.sub(r"([*?\[\\])", r"\\\1", path)
+    return "!/" + (special[:-1] + "\\ " if special.endswith(" ") else special)
 
 
 def load(path: bytes, *, follow: bool = False) -> bytes | None:

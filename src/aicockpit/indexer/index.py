@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import msgspec
 
@@ -64,8 +65,8 @@ def blobs(root: bytes, limit: int, hashes: Sequence[bytes], where: dict[bytes, t
         if size >= BATCH_BYTES or count >= BATCH_FILES:
             break
         done += 1
-        path, _ = where[wanted]
-        found = read(os.path.join(root, path), limit)
+        path, known = where[wanted]
+        found = read(os.path.join(root, path), limit, allowed=known.secret)
         if found.entry is None or found.entry.hash != wanted:
             moved.append((path, found))
         if found.entry is None or found.entry.why:
@@ -146,6 +147,7 @@ class Index:
         """The manifest to send; None when the gateway has everything."""
         if self.base is None:
             files = [(path, entry) for path, entry in self.tree.files() if self._sendable(path)]
+            files.sort(key=itemgetter(0))  # whoever sorts them again, at the gateway, has it easy
             return Batch(None, files, (), {path: entry.hash for path, entry in files})
         if not self.pending:
             return None

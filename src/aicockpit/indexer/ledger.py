@@ -21,7 +21,8 @@ from aicockpit.indexer import secrets
 _LARGEST = 2**63 - 1
 _SCHEMA = """
 create table files (path blob primary key, hash blob not null, size integer not null, mtime_ns integer not null,
-                    ctime_ns integer not null, inode integer not null, why text not null) without rowid;
+                    ctime_ns integer not null, inode integer not null, why text not null,
+                    secret integer not null) without rowid;
 create table pending (path blob primary key) without rowid;
 create table facts (name text primary key, value text not null) without rowid;
 """
@@ -52,7 +53,8 @@ class Entry:
     """A file as it was read. `hash` is xxh3-128; empty when the content keeps it out, for the reason `why`.
 
     `ctime_ns` is -1 when the file was read so soon after a change that a further one might not show in its times:
-    then nothing but reading again tells whether it has changed.
+    then nothing but reading again tells whether it has changed. `secret`: its content looks like one, be it kept out
+    for that or let through by a `.aicockpitignore`.
     """
 
     hash: bytes
@@ -61,6 +63,7 @@ class Entry:
     ctime_ns: int
     inode: int
     why: str = ""
+    secret: bool = False
 
     def same(self, seen: os.stat_result) -> bool:
         """Nothing has changed since it was read."""
@@ -116,7 +119,9 @@ class Ledger:
 
     def entries(self) -> Iterator[tuple[bytes, Entry]]:
         """All files, in order of path."""
-        rows = self._db.execute("select path, hash, size, mtime_ns, ctime_ns, inode, why from files order by path")
+        rows = self._db.execute(
+            "select path, hash, size, mtime_ns, ctime_ns, inode, why, secret from files order by path"
+        )
         for path, *values in rows:
             yield path, Entry(*values)
 
@@ -126,10 +131,10 @@ class Ledger:
 
     def note(self, changed: Mapping[bytes, Entry | None], pending: Iterable[bytes]) -> None:
         """Write down what was found; None: the file is gone. One transaction."""
-        there = ((p, e.hash, e.size, e.mtime_ns, e.ctime_ns, e.inode, e.why) for p, e in changed.items() if e)
+        there = [(p, e.hash, e.size, e.mtime_ns, e.ctime_ns, e.inode, e.why, e.secret) for p, e in changed.items() if e]
         with self._transaction():
             self._db.executemany("delete from files where path = ?", ((p,) for p, e in changed.items() if not e))
-            self._db.executemany("insert or replace into files values (?, ?, ?, ?, ?, ?, ?)", there)
+            self._db.executemany("insert or replace into files values (?, ?, ?, ?, ?, ?, ?, ?)", there)
             self._db.executemany("insert or ignore into pending values (?)", ((path,) for path in pending))
 
     def applied(self, base: str, paths: Iterable[bytes]) -> None:

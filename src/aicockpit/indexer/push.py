@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,6 +19,8 @@ from aicockpit.indexer.index import Batch, Blobs, Index, blobs
 
 CONNECT_S, ANSWER_S = 5.0, 60.0
 DISAGREEMENTS = 8
+# A gateway takes two bodies at a time: while one waits for the disk, another is unpacked.
+SENT_AT_ONCE = 2
 T = TypeVar("T")
 InIndex = Callable[..., Awaitable[Any]]
 
@@ -197,38 +198,39 @@ class Pusher:
         self._connected = True
 
     async def _send(self, batch: Batch, answer: Answer) -> bool:
-        """Push what is missing; the next body is read and packed while one is on its way. False: nothing to push."""
+        """Push what is missing; the next body is made while others are on their way. False: nothing to push."""
         where = {entry.hash: (path, entry) for path, entry in batch.files}
         if answer.missing_count >= len(where):
-            wanted = list(where)  # the list in the answer may be cut, but it can only be all of them
+            left: Sequence[bytes] = list(where)  # the list in the answer may be cut, but it can only be all of them
         else:
-            wanted = [part for part in answer.missing if part in where]
-        if not wanted:
+            left = [part for part in answer.missing if part in where]
+        if not left:
             return False
-        total, done = max(answer.missing_count, len(wanted)), 0
-        queue: deque[Sequence[bytes]] = deque([wanted])
+        total, done = max(answer.missing_count, len(left)), 0
         tree = self._index.tree
-        ahead: asyncio.Task[Blobs] | None = None
-
-        def start() -> asyncio.Task[Blobs] | None:
-            if not queue:
-                return None
-            return asyncio.create_task(asyncio.to_thread(blobs, tree.root, tree.limit, queue.popleft(), where))
-
-        ahead = start()
+        sending: set[asyncio.Task[int]] = set()
         try:
-            while ahead is not None:
-                body = await ahead
-                if body.left:
-                    queue.append(body.left)
-                ahead = start()
-                if body.moved:
-                    await self._in_index(self._index.learn, body.moved)
-                if body.count:
-                    await self._gateway.blobs(body.body)
-                done += body.count
+            while left or sending:
+                if left and len(sending) < SENT_AT_ONCE:
+                    body = await asyncio.to_thread(blobs, tree.root, tree.limit, left, where)
+                    left = body.left
+                    if body.moved:
+                        await self._in_index(self._index.learn, body.moved)
+                    if body.count:
+                        sending.add(asyncio.create_task(self._send_one(body)))
+                    continue
+                ended, sending = await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+                done += sum(task.result() for task in ended)
                 self._progress(done, total)
+        except AicockpitError:
+            # What is on its way may arrive after the next manifest was answered, and would be sent twice.
+            await asyncio.gather(*sending, return_exceptions=True)
+            raise
         finally:
-            if ahead is not None:
-                ahead.cancel()
+            for task in sending:
+                task.cancel()
         return True
+
+    async def _send_one(self, body: Blobs) -> int:
+        await self._gateway.blobs(body.body)
+        return body.count

@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import xxhash
 
 from aicockpit.indexer import secrets
 from aicockpit.indexer.ledger import Entry, bounded, inode
 
+T = TypeVar("T")
+READERS, CHUNK, CHUNKS_AHEAD = 2, 64, 8
 HEAD = 8192
 TRIES = 3
 # Times of files move in ticks of some milliseconds; whole seconds are the mark of a coarse file system.
@@ -32,8 +39,11 @@ def content_hash(data: bytes) -> bytes:
     return xxhash.xxh3_128(data).digest()
 
 
-def read(path: bytes, limit: int) -> Read:
-    """Read one file of at most `limit` bytes; the hash is that of the bytes. Tries again while it changes."""
+def read(path: bytes, limit: int, *, allowed: bool = False) -> Read:
+    """Read one file of at most `limit` bytes; the hash is that of the bytes. Tries again while it changes.
+
+    `allowed`: it may be sent although its content looks like a secret.
+    """
     result = Read(None, why="unreadable")
     for _ in range(TRIES):
         try:
@@ -43,7 +53,7 @@ def read(path: bytes, limit: int) -> Read:
             gone = isinstance(error, FileNotFoundError | NotADirectoryError)
             return Read(None, why="gone" if gone else "unreadable")
         try:
-            result = _read_open(descriptor, path, limit)
+            result = _read_open(descriptor, path, limit, allowed)
         except OSError:
             return Read(None, why="unreadable")
         finally:
@@ -53,7 +63,7 @@ def read(path: bytes, limit: int) -> Read:
     return result
 
 
-def _read_open(descriptor: int, path: bytes, limit: int) -> Read:
+def _read_open(descriptor: int, path: bytes, limit: int, allowed: bool) -> Read:
     before = os.fstat(descriptor)
     if not stat.S_ISREG(before.st_mode):
         return Read(None, why="special")
@@ -72,7 +82,9 @@ def _read_open(descriptor: int, path: bytes, limit: int) -> Read:
     )
     tick = TICK_NS if after.st_ctime_ns % 1_000_000_000 else COARSE_TICK_NS
     sure = still and time.time_ns() - after.st_ctime_ns > tick
-    why = "binary" if b"\0" in data[:HEAD] else "secret" if secrets.holds_key(path, data[:HEAD]) else ""
+    binary = b"\0" in data[:HEAD]
+    secret = not binary and secrets.holds_key(path, data[:HEAD])
+    why = "binary" if binary else "secret" if secret and not allowed else ""
     entry = Entry(
         b"" if why else content_hash(data),
         len(data),
@@ -80,8 +92,23 @@ def _read_open(descriptor: int, path: bytes, limit: int) -> Read:
         bounded(after.st_ctime_ns) if sure else -1,
         inode(after),
         why,
+        secret,
     )
     return Read(entry, b"" if why else data, why, moving=not still)
+
+
+def ahead(items: Sequence[T], read_one: Callable[[T], Read]) -> Iterator[list[tuple[T, Read]]]:
+    """What was read of each item, in order, in chunks; some threads read a few chunks ahead of the caller."""
+    rest = iter(items)
+    waiting: deque[tuple[list[T], Future[list[Read]]]] = deque()
+    with ThreadPoolExecutor(READERS, "aicockpit-read") as pool:
+        while True:
+            while len(waiting) < CHUNKS_AHEAD and (chunk := list(islice(rest, CHUNK))):
+                waiting.append((chunk, pool.submit(lambda some: [read_one(item) for item in some], chunk)))
+            if not waiting:
+                return
+            chunk, future = waiting.popleft()
+            yield list(zip(chunk, future.result(), strict=True))
 
 
 def place_of(folder: bytes) -> str:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 
 from aicockpit.indexer import git
 from aicockpit.indexer.ignore import FILES, GIT_FILE, OWN_FILE, Rules, load
 from aicockpit.indexer.ledger import Entry, inode
-from aicockpit.indexer.reading import Read, mode_of, place_of, read
-
-READERS, CHUNK, CHUNKS_AHEAD = 2, 64, 8
+from aicockpit.indexer.reading import READERS, Read, ahead, mode_of, place_of, read
 
 Report = Callable[[str, int, int], None]
+# Folder, its path, the file's name, and whether it may be sent although its content looks like a secret.
+Todo = tuple["Node", bytes, bytes, bool]
 
 
 class Stopped(Exception):
@@ -47,12 +45,14 @@ class Node:
 class Delta:
     """What a scan found. `entries`: new knowledge, None: gone. `content`: those whose content the gateway must learn.
 
-    `again`: files that would not hold still. `left_out`: how many were kept out, for each reason.
+    `again`: files that would not hold still. `held`: kept out since their content looks like a secret. `left_out`: how
+    many were kept out, for each reason.
     """
 
     entries: dict[bytes, Entry | None] = field(default_factory=dict)
     content: set[bytes] = field(default_factory=set)
     again: set[bytes] = field(default_factory=set)
+    held: set[bytes] = field(default_factory=set)
     left_out: Counter[str] = field(default_factory=Counter)
 
 
@@ -78,8 +78,8 @@ class Tree:
         self.git = git.Git()
         self._rules = Rules()
         self._stopped = False
-        self._todo: list[tuple[Node, bytes, bytes]] = []
-        self._gone: dict[int, Entry] = {}
+        self._todo: list[Todo] = []
+        self._gone: dict[int, tuple[bytes, Entry]] = {}
         self._delta = Delta()
 
     def stop(self) -> None:
@@ -199,15 +199,28 @@ class Tree:
                 why = "unreadable"
             else:
                 known = node.files.get(name)
-                if known is not None and known.same(info) and info.st_size <= self.limit:
-                    self._delta.left_out[known.why] += bool(known.why)
+                if known is not None and self._stands(known, info, rules, path):
+                    self._keep(known, path)
                     return
                 why = "large" if info.st_size > self.limit else ""
         if why:
             self._delta.left_out[why] += 1
             self._drop_file(node, folder, name)
         else:
-            self._todo.append((node, folder, name))
+            self._todo.append((node, folder, name, rules.allows(path, name)))
+
+    def _stands(self, known: Entry, seen: os.stat_result, rules: Rules, path: bytes) -> bool:
+        """What is known holds. Of a secret it depends on the `.aicockpitignore` files too."""
+        if not known.same(seen) or seen.st_size > self.limit:
+            return False
+        return not known.secret or bool(known.why) != rules.allows(path, _split(path)[1])
+
+    def _keep(self, known: Entry, path: bytes) -> None:
+        """It is what it was."""
+        if known.why:
+            self._delta.left_out[known.why] += 1
+            if known.secret:
+                self._delta.held.add(path)
 
     def _walk(self, folder: bytes, node: Node, rules: Rules, *, closed: bool, report: Report) -> None:
         stack = [(folder, node, rules, closed)]
@@ -275,7 +288,7 @@ class Tree:
         if entry is None:
             return
         path = join(folder, name)
-        self._gone[entry.inode] = entry
+        self._gone[entry.inode] = name, entry
         self._delta.entries[path] = None
         if not entry.why:
             self._delta.content.add(path)
@@ -295,9 +308,8 @@ class Tree:
             raise Stopped
 
     def _finish(self, report: Report) -> Delta:
-        """Read what is new, a few threads ahead of the one that takes the results."""
-        todo = self._todo
-        self._todo = []
+        """Read what is new."""
+        todo, self._todo = self._todo, []
         if len(todo) <= READERS:
             for number, item in enumerate(todo):
                 self._take(item, self._read(item))
@@ -307,40 +319,36 @@ class Tree:
         delta, self._delta, self._gone = self._delta, Delta(), {}
         return delta
 
-    def _read_many(self, todo: list[tuple[Node, bytes, bytes]], report: Report) -> None:
-        done, rest = 0, iter(todo)
-        ahead: deque[tuple[list[tuple[Node, bytes, bytes]], Future[list[Read]]]] = deque()
-        with ThreadPoolExecutor(READERS, "aicockpit-read") as pool:
-            while True:
-                while len(ahead) < CHUNKS_AHEAD and (chunk := list(islice(rest, CHUNK))):
-                    ahead.append((chunk, pool.submit(lambda items: [self._read(item) for item in items], chunk)))
-                if not ahead:
-                    return
-                chunk, future = ahead.popleft()
-                for item, found in zip(chunk, future.result(), strict=True):
-                    self._take(item, found)
-                done += len(chunk)
-                report("hash", done, len(todo))
-                self._check()
+    def _read_many(self, todo: list[Todo], report: Report) -> None:
+        done = 0
+        for chunk in ahead(todo, self._read):
+            for item, found in chunk:
+                self._take(item, found)
+            done += len(chunk)
+            report("hash", done, len(todo))
+            self._check()
 
-    def _read(self, item: tuple[Node, bytes, bytes]) -> Read:
-        _, folder, name = item
+    def _read(self, item: Todo) -> Read:
+        _, folder, name, allowed = item
         path = os.path.join(self.root, folder, name)
         if self._gone:  # a folder was renamed: its files are what they were
             try:
                 seen = os.lstat(path)
             except OSError:
                 return Read(None, why="gone")
-            known = self._gone.get(inode(seen))
-            if known is not None and known.same(seen):
+            before, known = self._gone.get(inode(seen), (b"", None))
+            # By another name its content may be judged otherwise.
+            if known is not None and before == name and not known.secret and known.same(seen):
                 return Read(known)
-        found = read(path, self.limit)
+        found = read(path, self.limit, allowed=allowed)
         return Read(found.entry, why=found.why, moving=found.moving)
 
-    def _take(self, item: tuple[Node, bytes, bytes], found: Read) -> None:
-        node, folder, name = item
+    def _take(self, item: Todo, found: Read) -> None:
+        node, folder, name, _ = item
         if found.why and found.why != "gone":
             self._delta.left_out[found.why] += 1
+        if found.why == "secret":
+            self._delta.held.add(join(folder, name))
         if found.entry is None:
             self._drop_file(node, folder, name)
         else:
@@ -354,7 +362,7 @@ class Tree:
         folder, name = _split(path)
         node = self._find(folder)
         if node is not None and name in node.files:
-            self._take((node, folder, name), found)
+            self._take((node, folder, name, False), found)
         return self._finish(lambda phase, done, total: None)
 
     def _set(self, node: Node, path: bytes, name: bytes, entry: Entry, delta: Delta) -> None:

@@ -7,6 +7,7 @@ rename. Elsewhere that library, watchdog. Where there are no events (network mou
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -25,7 +26,7 @@ from aicockpit.errors import AicockpitError
 # A path and whether to wait for more: a file that is being written is told again when it is closed.
 Event = tuple[bytes, bool]
 Notify = Callable[[list[Event]], None]
-# Stands for git's index or its `info/exclude`; no path can look like it.
+# Stands for git's index, and for the ignore files outside the tree; no path can look like it.
 GIT_CHANGED = b"/git"
 
 _MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
@@ -34,8 +35,7 @@ _UNMOUNT, _OVERFLOW, _IGNORED, _ISDIR = 0x2000, 0x4000, 0x8000, 0x40000000
 _ONLYDIR, _DONT_FOLLOW, _EXCL_UNLINK = 0x01000000, 0x02000000, 0x04000000
 _MASK = _MODIFY | _ATTRIB | _CLOSE_WRITE | _FROM | _TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF
 _MASK |= _ONLYDIR | _DONT_FOLLOW | _EXCL_UNLINK
-_GIT_MASK = _TO | _CLOSE_WRITE | _DELETE | _ONLYDIR
-_GIT_NAMES = (b"index", b"exclude")
+_RULES_MASK = _FROM | _TO | _CLOSE_WRITE | _DELETE | _ONLYDIR
 _HEADER = struct.Struct("iIII")
 _BUFFER = 1 << 18
 
@@ -60,7 +60,7 @@ class Watcher(Protocol):
 
     def enter(self, folder: bytes) -> None: ...
     def leave(self, folder: bytes) -> None: ...
-    def watch_git(self, folders: Iterable[bytes]) -> None: ...
+    def watch_rules(self, files: Iterable[bytes]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -93,7 +93,9 @@ class Inotify:
         self._lock = threading.Lock()
         self._folders: dict[int, bytes] = {}
         self._numbers: dict[bytes, int] = {}
-        self._git: set[int] = set()
+        # Rule files: those in folders watched for nothing else, and those inside the tree.
+        self._rules: dict[int, set[bytes]] = {}
+        self._inside: set[bytes] = set()
         self._closing, self._close = os.pipe()
         self._thread = threading.Thread(target=self._run, name="aicockpit-inotify", daemon=True)
         self._thread.start()
@@ -108,19 +110,25 @@ class Inotify:
             if moved is not None and moved != folder:  # renamed: the kernel knows it by its inode
                 self._numbers.pop(moved, None)
             self._drop(folder, number)
+            self._rules.pop(number, None)
             self._folders[number], self._numbers[folder] = folder, number
 
     def leave(self, folder: bytes) -> None:
         with self._lock:
             self._drop(folder, -1)
 
-    def watch_git(self, folders: Iterable[bytes]) -> None:
-        """Tell GIT_CHANGED when git's index or exclude file in one of these (absolute) folders changes."""
+    def watch_rules(self, files: Iterable[bytes]) -> None:
+        """Tell GIT_CHANGED when one of these (absolute) files changes, is made or goes."""
         with self._lock:
-            for folder in folders:
-                number = self._add(folder, _GIT_MASK)
-                if number >= 0 and number not in self._folders:
-                    self._git.add(number)
+            for path in files:
+                folder, name = os.path.split(path)
+                self._inside.add(os.path.relpath(path, self._root))
+                below = os.path.relpath(folder, self._root)
+                if (b"" if below == b"." else below) in self._numbers:
+                    continue
+                number = self._add(folder, _RULES_MASK)
+                if number >= 0:
+                    self._rules.setdefault(number, set()).add(name)
 
     def close(self) -> None:
         with self._lock:
@@ -170,13 +178,16 @@ class Inotify:
                 event = self._event(number, mask, name)
                 if event is not None:
                     found.append(event)
+                    if event[0] in self._inside:
+                        found.append((GIT_CHANGED, False))
         return found
 
     def _event(self, number: int, mask: int, name: bytes) -> Event | None:
         if mask & (_OVERFLOW | _UNMOUNT):
             return b"", False
-        if number in self._git:
-            return (GIT_CHANGED, False) if name in _GIT_NAMES else None
+        if number in self._rules:
+            names = self._rules.pop(number) if mask & _IGNORED else self._rules[number]
+            return (GIT_CHANGED, False) if mask & _IGNORED or name in names else None
         if mask & _IGNORED:
             folder = self._folders.pop(number, None)
             if folder is not None and self._numbers.get(folder) == number:
@@ -199,6 +210,8 @@ class Recursive(FileSystemEventHandler):
     def __init__(self, root: bytes, notify: Notify) -> None:
         self.problem = ""
         self._root, self._notify = os.path.realpath(root), notify
+        self._rules: frozenset[bytes] = frozenset()
+        self._outside: set[bytes] = set()
         self._observer = Observer()
         try:
             self._observer.schedule(self, os.fsdecode(self._root), recursive=True)
@@ -213,10 +226,9 @@ class Recursive(FileSystemEventHandler):
         for place in (event.src_path, event.dest_path):
             path = os.path.relpath(os.fsencode(place), self._root) if place else b".."
             parts = path.split(b"/")
-            if b".git" in parts[:-1]:
-                if path.rpartition(b"/")[2] in _GIT_NAMES:
-                    found.append((GIT_CHANGED, False))
-            elif parts[0] != b"..":
+            if place and os.fsencode(place) in self._rules:
+                found.append((GIT_CHANGED, False))
+            if parts[0] != b".." and b".git" not in parts[:-1]:
                 found.append((b"" if path == b"." else path, event.event_type == "modified"))
         if found:
             self._notify(found)
@@ -227,8 +239,17 @@ class Recursive(FileSystemEventHandler):
     def leave(self, folder: bytes) -> None:
         """The observer forgets by itself."""
 
-    def watch_git(self, folders: Iterable[bytes]) -> None:
-        """A `.git` inside the tree is watched with it."""
+    def watch_rules(self, files: Iterable[bytes]) -> None:
+        """Tell GIT_CHANGED when one of these (absolute) files changes; what lies in the tree is watched with it."""
+        self._rules = frozenset(files)
+        home = os.path.expanduser(b"~")
+        for folder in {os.path.dirname(path) for path in self._rules} - self._outside:
+            if (home + b"/").startswith(folder.rstrip(b"/") + b"/"):
+                continue  # some systems tell of a whole folder or not at all, and a home is never quiet
+            if not folder.startswith(self._root + b"/") and os.path.isdir(folder):
+                self._outside.add(folder)
+                with contextlib.suppress(OSError):  # no more watches: a restart will see it
+                    self._observer.schedule(self, os.fsdecode(folder), recursive=False)
 
     def close(self) -> None:
         self._observer.stop()
@@ -249,7 +270,7 @@ class Polling:
     def leave(self, folder: bytes) -> None:
         """Nothing to forget."""
 
-    def watch_git(self, folders: Iterable[bytes]) -> None:
+    def watch_rules(self, files: Iterable[bytes]) -> None:
         """Rules are read afresh at every look."""
 
     def close(self) -> None:
@@ -287,68 +308,3 @@ def file_system(root: bytes, mounts: str = "/proc/self/mountinfo") -> str:
         if inside and len(place) >= best:
             best, kind = len(place), tail.split()[0]
     return kind.decode("utf-8", "replace")
-
-
-class Debounce:
-    """Many events, few looks. Times are in seconds on one clock, given by the caller.
-
-    A look is due `quiet_s` after the last event, `wait_s` after the first at the latest; ten times that when more than
-    `many` paths have changed. A file that is open for writing is due when it is closed, or after `open_s`;
-    as long as it goes on without a rest, after twice the last wait each time, `longest_s` at most.
-    """
-
-    def __init__(
-        self,
-        quiet_s: float = 0.02,
-        wait_s: float = 0.1,
-        open_s: float = 0.5,
-        many: int = 200,
-        longest_s: float = 30.0,
-    ) -> None:
-        self.quiet_s, self.wait_s, self.open_s, self.many, self.longest_s = quiet_s, wait_s, open_s, many, longest_s
-        self._settled: set[bytes] = set()
-        self._open: dict[bytes, tuple[float, float]] = {}  # when due, and the wait that ends then
-        self._grew: dict[bytes, tuple[float, float]] = {}  # when last taken while open, and after which wait
-        self._first = self._last = 0.0
-
-    def __len__(self) -> int:
-        return len(self._settled)
-
-    def add(self, events: Iterable[Event], now: float) -> None:
-        for path, soft in events:
-            if soft:
-                if path not in self._settled and path not in self._open:
-                    taken, wait = self._grew.get(path, (now, 0.0))
-                    wait = min(self.longest_s, 2 * wait) if wait and now - taken <= wait else self.open_s
-                    self._open[path] = now + wait, wait
-                continue
-            self._open.pop(path, None)
-            self._grew.pop(path, None)
-            if not self._settled:
-                self._first = now
-            self._settled.add(path)
-            self._last = now
-
-    def due(self) -> float | None:
-        """When to look; None when there is nothing to look at."""
-        times = []
-        if self._settled:
-            scale = 10 if len(self._settled) > self.many else 1
-            times.append(min(self._last + self.quiet_s * scale, self._first + self.wait_s * scale))
-        if self._open:
-            times.append(min(due for due, _ in self._open.values()))
-        return min(times, default=None)
-
-    def take(self, now: float) -> set[bytes]:
-        """The paths to look at now."""
-        taken, self._settled = self._settled, set()
-        ripe = [(path, wait) for path, (due, wait) in self._open.items() if due <= now]
-        for path, wait in ripe:
-            del self._open[path]
-            self._grew[path] = now, wait
-            taken.add(path)
-        if ripe:  # what has rested as long as it last had to wait begins anew
-            self._grew = {
-                path: (at, wait) for path, (at, wait) in self._grew.items() if now - at <= wait or path in self._open
-            }
-        return taken

@@ -197,7 +197,8 @@ class Store:
                 wanted = {file.hash for file in plan.write}
                 sizes = tables.sizes(db, wanted)
                 after = self._after(info, known, plan, sizes)
-                if missing := sorted(wanted - sizes.keys()):
+                # In order of path: sorting so many hashes would hold up every thread.
+                if missing := list(dict.fromkeys(file.hash for file in plan.write if file.hash not in sizes)):
                     tables.keep(db, sizes, self._clock(), _FRESH_S)
                     return Missing(info.revision, tuple(missing[: self.limits.reported]), len(missing))
                 if plan.write or plan.drop:
