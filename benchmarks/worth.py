@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,24 @@ from benchmarks import sections
 from benchmarks.corpus import archive_tree, folder_tree
 from benchmarks.proc import ROOT
 from benchmarks.report import markdown_table
-from benchmarks.worth_lines import CROSS, RANDOM, VARIANTS, Corpus, Prompts, Sample, Sizes
+from benchmarks.worth_lines import (
+    CHAT,
+    CROSS,
+    LATE,
+    NEAR,
+    NONE,
+    PACK,
+    RANDOM,
+    SEGMENTS,
+    TWICE,
+    VARIANTS,
+    WALK,
+    Corpus,
+    Prompts,
+    Sample,
+    Sizes,
+    Walk,
+)
 from benchmarks.worth_score import Probe, ScoreError, Scorer
 from benchmarks.worth_table import Result, rows_to_ship, table, winner
 
@@ -40,6 +57,8 @@ PAGE = ROOT / "docs" / "performance.md"
 FOLDER = ROOT / ".bench"
 BLOCK = 32  # tokens of a block where the estimate has to assume one
 TITLES = {RANDOM: "Random lines", CROSS: "Lines that use a symbol of another file"}
+Todo = tuple[Sample, Prompts]
+IN_CHAT = ", asked for in a chat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +68,17 @@ class Task:
     corpus: Corpus
     scorer: Scorer
     style: fim.Style
-    kept: Path
     exact: bool
+    chat: bool = False
+
+    def wanting(self, found: Result | None, prompts: Prompts) -> list[str]:
+        """The variants that were never scored, or with another prompt."""
+        marks = {v: _mark([prompts.before[v], prompts.line]) for v in VARIANTS}
+        marks |= {v: _mark([messages, prompts.said]) for v, messages in prompts.chats.items() if self.chat}
+        if found is None:
+            return list(marks)
+        unwritten = {v for v in VARIANTS if self.exact and v not in found.exact}
+        return [v for v, mark in marks.items() if v in unwritten or found.prompts.get(v) != mark]
 
 
 class Results:
@@ -87,10 +115,12 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--style", default="", help="fill-in-the-middle style, if the detected one is wrong")
     parser.add_argument("--lines", type=int, default=100, help="lines of either kind (100)")
     parser.add_argument("--pack", type=int, default=sizes.pack, help=f"tokens ({sizes.pack})")
-    parser.add_argument("--near", type=int, default=sizes.near, help=f"tokens, snippets too ({sizes.near})")
+    parser.add_argument("--near", type=int, default=sizes.near, help=f"tokens ({sizes.near})")
+    parser.add_argument("--similar", type=int, default=sizes.similar, help=f"tokens of snippets ({sizes.similar})")
     parser.add_argument("--before", type=int, default=sizes.before, help=f"tokens before the line ({sizes.before})")
     parser.add_argument("--after", type=int, default=sizes.after, help=f"tokens behind it ({sizes.after})")
     parser.add_argument("--exact", action="store_true", help="let the model write each line, too: about twice the time")
+    parser.add_argument("--chat", action="store_true", help="ask for each line in a chat, too")
     parser.add_argument("--limit", type=int, help="score at most so many lines now")
     parser.add_argument("--seconds", type=float, help="stop after about so long")
     parser.add_argument("--seed", type=int, default=1)
@@ -98,19 +128,23 @@ def arguments(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def estimate(sizes: Sizes, lines: int, exact: bool, speed: float, prompt_mode: bool, suffix: bool = True) -> float:
+def estimate(
+    sizes: Sizes, lines: int, exact: bool, speed: float, prompt_mode: bool, suffix: bool = True, chat: bool = False
+) -> float:
     """Seconds for `lines` lines, at `speed` tokens of prefill a second: an upper bound without luck in the cache.
 
-    Counted per line: the window five times, and the context of the variants, of which the pack is shared by a
-    group of about two lines. In token mode the line's own prompts cost less than a block each.
+    Counted per line: the window and the context of each variant; in token mode the pack is there for all of them, and
+    for a group of about two lines, and the line's own prompts cost less than a block each.
     """
     window = sizes.before + (sizes.after if suffix else 0)
-    context = [0, sizes.pack, sizes.near, sizes.pack + sizes.near, sizes.near]
+    each = {PACK: sizes.pack if prompt_mode else 0, NEAR: sizes.near, TWICE: 2 * sizes.similar}
+    variants = [*SEGMENTS.values(), *((name,) for name in CHAT.values() if chat)]
+    context = sum(each.get(part, sizes.similar) for parts in variants for part in parts if part != NONE)
     if prompt_mode:
-        tokens_each = sum(window + part for part in context) * 1.25  # logits of the whole prompt
+        tokens_each = (len(variants) * window + context) * 1.25  # logits of the whole prompt
     else:
-        tokens_each = 5 * (window + 12 * (BLOCK // 2 + 6)) + (sizes.pack + 2 * sizes.near) / 2 + sizes.near
-    decoded = 5 * 20 * speed / 20 if exact else 0.0  # a token decoded costs as much as about 20 prefilled
+        tokens_each = len(variants) * (window + 12 * (BLOCK // 2 + 6)) + context + sizes.pack / 2
+    decoded = len(VARIANTS) * speed if exact else 0.0  # twenty tokens, each costs as much as about 20 prefilled
     return lines * (tokens_each + decoded) / max(1.0, speed)
 
 
@@ -127,35 +161,49 @@ def is_exact(written: str, target: str) -> bool:
     return written.startswith(target) and not written[len(target) :].partition("\n")[0].strip()
 
 
-def score(task: Task, sample: Sample, prompts: Prompts) -> Result:
-    """One line in every variant; equal prompts are scored once. Raises ScoreError."""
-    known: dict[tuple[int, ...], tuple[float, bool | None]] = {}
-    scores: dict[str, float] = {}
-    exact: dict[str, bool] = {}
-    for variant in VARIANTS:
-        before = prompts.before[variant]
-        if before not in known:
-            values = task.scorer.score(before, prompts.line)
-            hit = None
-            if task.exact:
+def score(task: Task, sample: Sample, prompts: Prompts, found: Result | None = None) -> Result:
+    """One line in every variant that is wanting in `found`; equal prompts are scored once. Raises ScoreError."""
+    had = found or Result(sample.id, sample.kind, bool(sample.symbol), len(prompts.line), {}, {})
+    values: dict[tuple[int, ...], float] = {}
+    hits: dict[tuple[int, ...], bool] = {}
+    scores, exact, marks = dict(had.scores), dict(had.exact), dict(had.prompts)
+    for variant in task.wanting(found, prompts):
+        if variant in CHAT:
+            messages = prompts.chats[variant]
+            scores[variant] = _mean(task.scorer.score(task.scorer.render(messages), prompts.said))
+            marks[variant] = _mark([messages, prompts.said])
+            continue
+        before, mark = prompts.before[variant], _mark([prompts.before[variant], prompts.line])
+        if marks.get(variant) != mark:
+            if before not in values:
+                values[before] = _mean(task.scorer.score(before, prompts.line))
+            scores[variant], marks[variant] = values[before], mark
+            exact.pop(variant, None)
+        if task.exact:
+            if before not in hits:
                 written = task.scorer.greedy(before, len(prompts.line) + 4, task.style.stops)
-                hit = is_exact(written, prompts.text)
-            known[before] = (sum(values) / len(values), hit)
-        scores[variant], found = known[before]
-        if found is not None:
-            exact[variant] = found
-    return Result(sample.id, sample.kind, bool(sample.symbol), len(prompts.line), scores, exact)
+                hits[before] = is_exact(written, prompts.text)
+            exact[variant] = hits[before]
+    return replace(had, tokens=len(prompts.line), scores=scores, exact=exact, prompts=marks)
 
 
-def run(task: Task, todo: Sequence[Sample], results: Results, seconds: float | None, progress: Progress) -> str:
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _mark(prompt: object) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(prompt).encode())
+
+
+def run(task: Task, todo: Sequence[Todo], results: Results, seconds: float | None, progress: Progress) -> str:
     """Score what is left; why it ended, "" when it is done."""
     began = time.monotonic()
     bar = progress.add_task("lines", total=len(todo))
-    for sample in todo:
+    for sample, prompts in todo:
         if seconds is not None and time.monotonic() - began > seconds:
             return f"stopped after {seconds:.0f} s; the same command goes on"
         try:
-            results.add(score(task, sample, task.corpus.prompts(sample)))
+            results.add(score(task, sample, prompts, results.all.get(sample.id)))
         except ScoreError as error:
             return f"stopped: {error}. The same command goes on"
         except KeyboardInterrupt:
@@ -167,11 +215,16 @@ def run(task: Task, todo: Sequence[Sample], results: Results, seconds: float | N
 def section(command: str, about: Sequence[str], results: Sequence[Result], share: float, ship: str) -> str:
     """The part for docs/performance.md."""
     lines = [f"{time.strftime('%Y-%m-%d')}. Made by `{command}`.", "", *(f"- {line}" for line in about)]
-    for kind, title in TITLES.items():
-        lines += ["", f"### {title}", "", markdown_table(*table(results, kind))]
+    for (kind, title), chat in ((item, chat) for chat in _asked(results) for item in TITLES.items()):
+        lines += ["", f"### {title}{chat * IN_CHAT}", "", markdown_table(*table(results, kind, chat))]
     lines += ["", "Gain: paired difference to no context, natural logarithm, ± its standard error."]
     lines += ["", *(f"- {lane}: {best}; {why}" for lane, (best, why) in _winners(results, share).items())]
     return "\n".join([*lines, "", "```toml", ship.rstrip(), "```"])
+
+
+def _asked(results: Sequence[Result]) -> list[bool]:
+    """Whether the lines were asked for in a chat: they always are as completions."""
+    return [False, True] if any(f"chat: {NONE}" in result.scores for result in results) else [False]
 
 
 def _winners(results: Sequence[Result], share: float) -> Mapping[str, tuple[str, str]]:
@@ -187,10 +240,20 @@ def _corpus(chosen: argparse.Namespace, sizes: Sizes) -> tuple[Corpus, tokens.En
     return Corpus(name, tree, encoder, style, sizes), encoder, style, why
 
 
+def _walked(walks: Sequence[Walk]) -> str:
+    lines, searches = sum(walk.lines for walk in walks), sum(walk.searches - 1 for walk in walks)
+    age = sum(walk.age for walk in walks) / max(1, len(walks))
+    return (
+        f"similar held: the cursor comes down to the line from up to {WALK} lines above it; a search every "
+        f"{lines / max(1, searches):.0f} lines, whose snippets are used {LATE} lines later, on average "
+        f"{age:.0f} lines below where it was made"
+    )
+
+
 def _print(results: Sequence[Result], share: float, console: Console) -> None:
-    for kind, title in TITLES.items():
-        head, lines = table(results, kind)
-        shown = Table(title=title, title_justify="left")
+    for (kind, title), chat in ((item, chat) for chat in _asked(results) for item in TITLES.items()):
+        head, lines = table(results, kind, chat)
+        shown = Table(title=title + chat * IN_CHAT, title_justify="left")
         for place, name in enumerate(head):
             shown.add_column(name, justify="right" if place else "left")
         for cells in lines:
@@ -200,17 +263,30 @@ def _print(results: Sequence[Result], share: float, console: Console) -> None:
         console.print(f"{lane}: {best}; {why}", highlight=False, soft_wrap=True)
 
 
-def _begin(task: Task, todo: Sequence[Sample], console: Console) -> Probe | None:
+def _todo(task: Task, samples: Sequence[Sample], results: Results, limit: int | None) -> list[Todo]:
+    """The lines of which something is not scored, or what is scored is another prompt by now."""
+    todo: list[Todo] = []
+    for sample in samples:
+        if limit is not None and len(todo) >= limit:
+            break
+        prompts = task.corpus.prompts(sample)
+        if task.wanting(results.all.get(sample.id), prompts):
+            todo.append((sample, prompts))
+    return todo
+
+
+def _begin(task: Task, todo: Sequence[Todo], console: Console) -> Probe | None:
     """Ask the server how it can score, and say how long it will take."""
     if not todo:
         return None
-    prompts = task.corpus.prompts(todo[0])
-    found = task.scorer.probe(prompts.before["both"], prompts.line)
+    _, prompts = todo[0]
+    found = task.scorer.probe(prompts.before[f"{PACK} + {NEAR}"], prompts.line)
     sizes = task.corpus.sizes
-    seconds = estimate(sizes, len(todo), task.exact, found.speed, found.mode == "prompt", task.style.fim)
+    seconds = estimate(sizes, len(todo), task.exact, found.speed, found.mode == "prompt", task.style.fim, task.chat)
     agree = "" if found.difference is None else f"; both ways agree within {found.difference:.3f}"
     console.print(
-        f"{len(todo)} lines x {len(VARIANTS)} variants at {found.speed:,.0f} tokens/s (mode {found.mode}{agree}): "
+        f"{len(todo)} lines x {len(VARIANTS) + task.chat * len(CHAT)} variants at {found.speed:,.0f} tokens/s "
+        f"(mode {found.mode}{agree}): "
         f"about {seconds / 60:.0f} min",
         highlight=False,
     )
@@ -223,7 +299,7 @@ def main(words: list[str]) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)
-    sizes = Sizes(chosen.pack, chosen.near, chosen.before, chosen.after)
+    sizes = Sizes(chosen.pack, chosen.near, chosen.similar, chosen.before, chosen.after)
     try:
         corpus, encoder, style, why = _corpus(chosen, sizes)
     except (AicockpitError, OSError) as error:
@@ -232,13 +308,13 @@ def main(words: list[str]) -> int:
     samples, share = corpus.samples(chosen.lines, chosen.seed)
     kept = results_path(chosen, corpus.name, sizes, encoder)
     results = Results(kept)
-    todo = [s for s in samples if s.id not in results.all or (chosen.exact and not results.all[s.id].exact)]
-    todo = todo[: chosen.limit]
     console.print(f"{corpus.name}: {len(corpus.tree)} files, {share:.1%} of the lines use hidden symbols of others")
     console.print(
         f"prompts in the style {style.name} ({why}); {len(results.all)} lines known, kept in .bench/{kept.name}"
     )
-    task = Task(corpus, Scorer(chosen.engine or chosen.gateway, chosen.model, chosen.key), style, kept, chosen.exact)
+    scorer = Scorer(chosen.engine or chosen.gateway, chosen.model, chosen.key)
+    task = Task(corpus, scorer, style, chosen.exact, chosen.chat)
+    todo = _todo(task, samples, results, chosen.limit)
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     try:
         _begin(task, todo, console)
@@ -252,7 +328,9 @@ def main(words: list[str]) -> int:
     finally:
         task.scorer.close()
     wanted = {sample.id for sample in samples}
-    found = [result for result in results.all.values() if result.id in wanted]
+    every = {*VARIANTS, *(CHAT if chosen.chat else ())}
+    known = [result for result in results.all.values() if result.id in wanted]
+    found = [result for result in known if every <= set(result.scores)]  # so that all variants speak of the same lines
     _print(found, share, console)
     ship = rows_to_ship(found, share, chosen.model, sizes, corpus.name)
     console.print(f"\nrows for prompts/data/worth.toml:\n\n{ship}", markup=False, highlight=False, soft_wrap=True)
@@ -263,11 +341,12 @@ def main(words: list[str]) -> int:
         about = [
             f"model {chosen.model}, prompts in the style {style.name} ({why})",
             f"{corpus.name}: {len(corpus.tree)} files, {share:.1%} of the lines use hidden symbols of other files",
-            f"tokens: pack {sizes.pack}, neighbourhood and similar snippets {sizes.near}, {sizes.before} before and "
-            f"{sizes.after} behind the line; the open file is in none of them; journal not measured",
+            f"tokens: pack {sizes.pack}, neighbourhood {sizes.near}, similar snippets {sizes.similar}, {sizes.before} "
+            f"before and {sizes.after} behind the line; the open file is in none of them; journal not measured",
+            _walked([corpus.walk(sample) for sample in samples]),
         ]
         sections.write(PAGE, f"worth:{chosen.model}", section(command, about, found, share, ship))
-        console.print(f"written: {PAGE.relative_to(ROOT)}")
+        console.print(f"written: {PAGE.parent.name}/{PAGE.name}")
     return int(bool(ended))
 
 

@@ -1,7 +1,11 @@
 """The lines to score and the prompts in front of them: which lines, what is held out, what each variant shows.
 
 A line is scored from the end of the line before it, so that its indentation is tokenised as in a file. The open file
-is held out: the pack is built without it, and its neighbourhood from its text without the line.
+is held out: the pack is built without it, its neighbourhood from its text without the line, and no snippet is its own.
+
+`similar` is the peers' way: searched for at the line itself. What is shipped is `similar held`: the cursor comes
+walking down to the line, a search is made where the words around it have changed (`similar.moved`), and its snippets
+stand in the prompt some lines later, when they are warm.
 """
 
 from __future__ import annotations
@@ -9,19 +13,38 @@ from __future__ import annotations
 import random
 import re
 from collections import ChainMap, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import xxhash
 
-from aicockpit.prompts import pack
+from aicockpit.prompts import pack, similar
+from aicockpit.prompts.chat import system_text, with_context
 from aicockpit.prompts.fim import Style
 from aicockpit.prompts.languages import TEXT, Grammars, language_of
 from aicockpit.prompts.neighbours import neighbours
 from aicockpit.prompts.skeleton import Analysis, analyse
 from aicockpit.prompts.tokens import Encoder
 
-VARIANTS = ("none", "pack", "neighbourhood", "both", "similar")
+NONE, PACK, NEAR = "none", "pack", "neighbourhood"
+PEERS, HELD, TWICE = "similar", "similar held", "twice similar held"
+# The segments of each variant, in the order in which they stand in the prompt.
+SEGMENTS: Mapping[str, tuple[str, ...]] = {
+    NONE: (),
+    PACK: (PACK,),
+    NEAR: (NEAR,),
+    f"{PACK} + {NEAR}": (PACK, NEAR),
+    PEERS: (PEERS,),
+    HELD: (HELD,),
+    f"{PACK} + {HELD}": (PACK, HELD),
+    f"{NEAR} + {HELD}": (NEAR, HELD),
+    f"{PACK} + {NEAR} + {HELD}": (PACK, NEAR, HELD),
+    TWICE: (TWICE,),
+    f"{PACK} + {TWICE}": (PACK, TWICE),
+    f"{PACK} + {NEAR} + {TWICE}": (PACK, NEAR, TWICE),
+}
+VARIANTS = tuple(SEGMENTS)
+CHAT = {f"chat: {name}": name for name in (NONE, PACK, NEAR, HELD)}
 RANDOM, CROSS = "random", "cross"
 WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 STATEMENT = re.compile(r"\s*(import|from|use|#include|require|package|using)\b")
@@ -31,14 +54,18 @@ NEIGHBOURS = 40
 # Methods of the built-in types: a file that defines one as well is not where such a call leads.
 BUILT_IN = frozenset(name for kind in (str, bytes, dict, list, set, int, object) for name in dir(kind))
 SNIPPET_LINES = 32
+WALK = 64  # lines above the scored one where the file is opened, at most
+LATE = 2  # lines written between a search and its snippets being warm
+ASKED = "This is {path} as far as it is written:\n\n```\n{text}\n```\n\nReply with its next line and nothing else."
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Tokens of the pack, of the neighbourhood (and of the similar snippets), and of the file around the line."""
+    """Tokens of the pack, the neighbourhood, the similar snippets, and of the file before and behind the line."""
 
     pack: int = 1_024
     near: int = 512
+    similar: int = 512
     before: int = 384
     after: int = 96
 
@@ -59,11 +86,23 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """The token ids in front of the line for each variant, and the line's own."""
+    """The token ids in front of the line for each variant, and the line's own; for chat, the messages."""
 
     line: tuple[int, ...]
     text: str
     before: Mapping[str, tuple[int, ...]]
+    said: tuple[int, ...]  # the line as an answer in a chat, without the line feed in front of it
+    chats: Mapping[str, list[dict[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """How a cursor came to a line: the query in use there, its age in lines, searches made, lines walked."""
+
+    query: frozenset[str]
+    age: int
+    searches: int
+    lines: int
 
 
 class Corpus:
@@ -80,7 +119,10 @@ class Corpus:
         for path, analysis in self.analyses.items():
             for symbol in analysis.defines:
                 self._homes[symbol].add(path)
-        self._chunks = [(path, chunk, set(WORD.findall(chunk))) for path, chunk in self._cut()]
+        self._pieces = [(path, chunk, set(WORD.findall(chunk))) for path, chunk in self._cut()]
+        self._chunks = similar.Chunks()
+        for path, text in sorted(self.tree.items()):
+            self._chunks.add(path, text)
 
     def samples(self, count: int, seed: int) -> tuple[list[Sample], float]:
         """`count` random and `count` cross lines in an order whose every part is balanced, and the share of lines
@@ -98,24 +140,57 @@ class Corpus:
         """Every variant for one line."""
         lines = self.tree[sample.path].splitlines(keepends=True)
         prefix, suffix = self.window(sample.path, sample.number)
-        target = "\n" + lines[sample.number].rstrip("\n")
         encoder, style = self._encoder, self._style
         alone = style.tail(encoder, sample.path, prefix, suffix, repo_level=False)
         tail = style.tail(encoder, sample.path, prefix, suffix, repo_level=True)
         header = style.header(encoder, self.name)
         packed = self._pack(sample.path)
         without = "".join(lines[: sample.number] + lines[sample.number + 1 :])
-        near = self._near(sample.path, without, frozenset())
-        extra = self._near(sample.path, without, frozenset(item.path for item in packed.items))
-        similar = self._similar(sample.path, prefix)
-        before = {
-            "none": alone,
-            "pack": packed.tokens + tail,
-            "neighbourhood": header + near + tail if near else alone,
-            "both": packed.tokens + extra + tail,
-            "similar": header + similar + tail if similar else alone,
+        packs = [(item.path, item.text) for item in packed.items]
+        held, snippets = self._held(sample, self.sizes.similar)
+        twice, _ = self._held(sample, 2 * self.sizes.similar)
+        near, skeletons = self._near(sample.path, without, ())
+        behind, _ = self._near(sample.path, without, [path for path, _ in packs])
+        parts = {
+            PACK: packed.tokens[packed.header :],
+            PEERS: self._peers(sample.path, prefix),
+            HELD: held,
+            TWICE: twice,
         }
-        return Prompts(encoder.encode(target), target, before)
+        before = {}
+        for variant, names in SEGMENTS.items():
+            parts[NEAR] = behind if PACK in names else near
+            context = tuple(token for name in names for token in parts[name])
+            before[variant] = header + context + tail if context else alone
+        shown: dict[str, list[tuple[str, str]]] = {NONE: [], PACK: packs, NEAR: skeletons, HELD: snippets}
+        target = lines[sample.number].rstrip("\n")
+        chats = {chat: self._chat(sample.path, prefix, shown[name]) for chat, name in CHAT.items()}
+        return Prompts(encoder.encode("\n" + target), "\n" + target, before, encoder.encode(target), chats)
+
+    def walk(self, sample: Sample) -> Walk:
+        """The cursor comes down to the line from up to WALK lines above it."""
+        lines = self.tree[sample.path].splitlines()
+        start = max(0, sample.number - xxhash.xxh3_64_intdigest(sample.id.encode()) % WALK)
+        made = used = start
+        asked = query = similar.query("\n".join(lines[:start]))
+        searches = 1
+        for number in range(start + 1, sample.number + 1):
+            now = similar.query("\n".join(lines[:number]))
+            if similar.moved(asked, now):
+                asked, made, searches = now, number, searches + 1
+            if number >= made + LATE and query is not asked:
+                query, used = asked, made
+        return Walk(query, sample.number - used, searches, sample.number - start)
+
+    def _held(self, sample: Sample, budget: int) -> tuple[tuple[int, ...], list[tuple[str, str]]]:
+        """What is shipped: the tokens, and the (path, text) that they show."""
+        found = self._chunks.search(self.walk(sample).query, (sample.path,))
+        tokens, items = similar.segment(found, self.tree.get, self._style, self._encoder, budget)
+        return tokens, [(item.path, item.text) for item in items]
+
+    def _chat(self, path: str, prefix: str, items: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+        context = system_text(items, self.name, self._encoder.specials)
+        return with_context([{"role": "user", "content": ASKED.format(path=path, text=prefix)}], context)
 
     def window(self, path: str, number: int) -> tuple[str, str]:
         """The text before the line, without the newline in front of it, and behind it."""
@@ -197,17 +272,19 @@ class Corpus:
             )
         return self._packs[path]
 
-    def _near(self, path: str, text: str, without: frozenset[str]) -> tuple[int, ...]:
+    def _near(self, path: str, text: str, without: Collection[str]) -> tuple[tuple[int, ...], list[tuple[str, str]]]:
         own: dict[str, Analysis] = {path: analyse(path, text, self._grammars)}
-        analyses = ChainMap(own, self.analyses)
         found: list[int] = []
-        for other in neighbours(path, analyses, NEIGHBOURS):
-            if other in without or other == path or not self.analyses[other].skeleton:
+        shown = []
+        for other in neighbours(path, ChainMap(own, self.analyses), NEIGHBOURS):
+            skeleton = self.analyses[other].skeleton
+            if other in without or other == path or not skeleton:
                 continue
-            item = self._style.item(self._encoder, other, self.analyses[other].skeleton)
+            item = self._style.item(self._encoder, other, skeleton)
             if len(found) + len(item) <= self.sizes.near:
                 found += item
-        return tuple(found)
+                shown.append((other, skeleton))
+        return tuple(found), shown
 
     def _cut(self) -> Iterator[tuple[str, str]]:
         for path, text in sorted(self.tree.items()):
@@ -215,18 +292,18 @@ class Corpus:
             for start in range(0, len(rows), SNIPPET_LINES):
                 yield path, "".join(rows[start : start + SNIPPET_LINES])
 
-    def _similar(self, path: str, prefix: str) -> tuple[int, ...]:
+    def _peers(self, path: str, prefix: str) -> tuple[int, ...]:
         """The peers' way: the snippets of other files whose words overlap most with the lines before the cursor."""
         query = set(WORD.findall("\n".join(prefix.splitlines()[-SNIPPET_LINES:])))
         ranked = sorted(
             (-len(query & words) / max(1, len(query | words)), place)
-            for place, (other, _, words) in enumerate(self._chunks)
+            for place, (other, _, words) in enumerate(self._pieces)
             if other != path and query & words
         )
         parts: list[tuple[int, ...]] = []
-        left = self.sizes.near
+        left = self.sizes.similar
         for _, place in ranked[:20]:
-            other, chunk, _ = self._chunks[place]
+            other, chunk, _ = self._pieces[place]
             item = self._style.item(self._encoder, other, chunk)
             if len(item) <= left:
                 left -= len(item)

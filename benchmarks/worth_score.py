@@ -12,6 +12,7 @@ vLLM takes at most 128 such ids; a server that knows no `logprob_token_ids` is a
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ class Scorer:
     def __init__(self, base: str, model: str, key: str = "", client: httpx.Client | None = None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = client or httpx.Client(timeout=httpx.Timeout(READ_S, connect=5.0))
-        self._url, self._model, self._headers = f"{base.rstrip('/')}/v1/completions", model, headers
+        self._base, self._model, self._headers = base.rstrip("/"), model, headers
+        self._url = f"{self._base}/v1/completions"
         self.mode: Mode = "tokens"
 
     def close(self) -> None:
@@ -58,6 +60,13 @@ class Scorer:
         """What the model writes itself, without sampling."""
         body: dict[str, Any] = {"prompt": list(prompt), "max_tokens": tokens, "stop_token_ids": list(stops)}
         return str(self._post(body)["choices"][0]["text"])
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        """A chat as the server's own template writes it, up to where the answer begins. Raises ScoreError."""
+        found = self._send(f"{self._base}/tokenize", {"messages": list(messages), "add_generation_prompt": True})
+        if not found.get("tokens"):
+            raise ScoreError(f"{self._base}/tokenize gave no tokens for a chat: {str(found)[:300]}")
+        return tuple(found["tokens"])
 
     def probe(self, prompt: Sequence[int], line: Sequence[int]) -> Probe:
         """Choose the mode with a short request, and measure the speed of prefill. Raises ScoreError."""
@@ -77,18 +86,21 @@ class Scorer:
         if by_prompt is not None and by_tokens is not None:
             difference = max(abs(a - b) for a, b in zip(by_prompt, by_tokens, strict=True))
         began = time.perf_counter()
-        cold = [*list(prompt)[-PROBE_TOKENS:][::-1]]  # backwards: nothing of it is cached
+        cold = list(prompt)[-PROBE_TOKENS:]
+        random.shuffle(cold)  # so that nothing of it is cached, not even by the probe of an earlier run
         self._post({"prompt": cold, "max_tokens": 1})
         return Probe(self.mode, len(cold) / max(1e-3, time.perf_counter() - began), difference)
 
     def _post(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        full = {"model": self._model, "temperature": 0, "add_special_tokens": False, **body}
+        return self._send(self._url, {"temperature": 0, "add_special_tokens": False, **body})
+
+    def _send(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            answer = self._client.post(self._url, json=full, headers=self._headers)
+            answer = self._client.post(url, json={"model": self._model, **body}, headers=self._headers)
         except httpx.HTTPError as error:
-            raise ScoreError(f"{self._url} does not answer ({type(error).__name__}: {error})") from error
+            raise ScoreError(f"{url} does not answer ({type(error).__name__}: {error})") from error
         if answer.status_code != 200:
-            raise ScoreError(f"{self._url} answered {answer.status_code}: {answer.text[:300]}")
+            raise ScoreError(f"{url} answered {answer.status_code}: {answer.text[:300]}")
         found: dict[str, Any] = answer.json()
         return found
 

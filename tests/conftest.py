@@ -14,7 +14,13 @@ from real import START_LIMIT_S, Server, start, stop
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`aicockpit serve` with real vLLM on the CPU, ready."""
-    made = start(tmp_path_factory.mktemp("real"), free_port(), AICOCKPIT_CONTEXT="1200", AICOCKPIT_CONTEXT_IDLE="3")
+    made = start(
+        tmp_path_factory.mktemp("real"),
+        free_port(),
+        AICOCKPIT_CONTEXT="1200",
+        AICOCKPIT_CONTEXT_IDLE="3",
+        AICOCKPIT_MIN_RESIDENT="3",
+    )
     try:
         made.until(lambda: httpx.get(f"http://127.0.0.1:{made.port}/ready").status_code == 200, START_LIMIT_S)
         yield made

@@ -81,7 +81,7 @@ NUMBERS = (
 TRUTHS = (
     "--enable-prompt-tokens-details --enforce-eager --trust-remote-code --enable-auto-tool-choice"
     " --enable-expert-parallel --enable-request-id-headers --disable-uvicorn-access-log --enable-log-requests"
-    " --enable-prefix-caching --enable-sleep-mode"
+    " --enable-prefix-caching --enable-sleep-mode --enable-lora"
 )
 
 
@@ -99,6 +99,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, Switches]:
         argv = argv[1:]
         parser.add_argument("model_tag", nargs="?")
     parser.add_argument("--served-model-name", nargs="+")
+    parser.add_argument("--lora-modules", nargs="+", default=[])
     parser.add_argument("--gpu-memory-utilization", type=float)
     for names, kind in ((WORDS, str), (NUMBERS, int)):
         for name in names.split():
@@ -113,7 +114,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, Switches]:
             parser.add_argument(name, type=type(field.default), default=field.default)
     args = parser.parse_args(argv + shlex.split(os.environ.get("FAKE_VLLM_FLAGS", "")))
     args.model = getattr(args, "model_tag", None) or args.model or "Qwen/Qwen3-0.6B"
-    args.names = args.served_model_name or [args.model]
+    args.names = [*(args.served_model_name or [args.model]), *(pair.split("=")[0] for pair in args.lora_modules)]
     args.context = human(args.max_model_len) if args.max_model_len not in (None, "auto", "-1") else 32768
     return args, Switches(**{field.name: getattr(args, f"fake_{field.name}") for field in fields(Switches)})
 

@@ -29,6 +29,7 @@ class Server:
     port: int
     state: Path
     log: Path
+    fleet: Path
 
     @property
     def base(self) -> str:
@@ -67,19 +68,21 @@ class Server:
 
 def start(folder: Path, port: int, *arguments: str, **environ: str) -> Server:
     """Start the server; it is not ready yet."""
-    state, log = folder / "state", folder / "serve.log"
+    state, log, fleet = folder / "state", folder / "serve.log", folder / "fleet.yaml"
+    fleet.write_text("models: []\n")
     env = {
         **os.environ,
         "AICOCKPIT_STATE_DIR": str(state),
         "AICOCKPIT_PORT": str(port),
         "AICOCKPIT_API_KEY": KEY,
+        "AICOCKPIT_FLEET": str(fleet),
         "HF_HOME": str(folder / "hf"),
         **environ,
     }
     command = [sys.executable, "-m", "aicockpit.cli", "serve", "--env-file", str(ROOT / ".env.cpu"), *arguments]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=env)
-    return Server(process, port, state, log)
+    return Server(process, port, state, log, fleet)
 
 
 def stop(server: Server) -> list[psutil.Process]:

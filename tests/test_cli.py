@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
-from fake_client import FAKE, free_port, start_fake
+from fake_client import FAKE, start_fake
+from serving import environ, serving, supervised
 
 pytestmark = pytest.mark.timeout(120)
-
-
-def environ(tmp_path: Path, **extra: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("AICOCKPIT_")}
-    return {**clean, "AICOCKPIT_STATE_DIR": str(tmp_path / "state"), **extra}
 
 
 def run(tmp_path: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -58,6 +50,15 @@ def test_keys_from_make_to_revoke(tmp_path: Path) -> None:
     assert (missing.returncode, "keys list" in missing.stderr) == (1, True)
 
 
+@pytest.mark.parametrize("place", [1, 2])
+def test_an_env_file_counts_in_front_of_an_action_and_behind_it(tmp_path: Path, place: int) -> None:
+    (tmp_path / "env").write_text(f"AICOCKPIT_STATE_DIR={tmp_path / 'other'}\n")
+    words = ["keys", "create", "laptop"]
+    words[place:place] = ["--env-file", str(tmp_path / "env")]
+    assert run(tmp_path, *words, AICOCKPIT_STATE_DIR="").returncode == 0
+    assert (tmp_path / "other").is_dir()
+
+
 def test_without_a_server_commands_say_so(tmp_path: Path) -> None:
     for command in ("status", "health"):
         done = run(tmp_path, command)
@@ -69,7 +70,20 @@ def test_without_a_server_commands_say_so(tmp_path: Path) -> None:
 
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = run(tmp_path, "--help").stdout
-    for command in ("serve", "status", "stop", "doctor", "keys", "bench", "logs", "health"):
+    for command in (
+        "serve",
+        "status",
+        "stop",
+        "doctor",
+        "keys",
+        "bench",
+        "logs",
+        "health",
+        "reload",
+        "fit",
+        "recipes",
+        "models",
+    ):
         assert command in text
 
 
@@ -77,64 +91,6 @@ def test_doctor_reports_bad_things_with_a_fix(tmp_path: Path) -> None:
     done = run(tmp_path, "doctor", COLUMNS="200")
     assert "memory" in done.stdout
     assert "port" in done.stdout
-
-
-@dataclass
-class Serving:
-    process: subprocess.Popen[str]
-    port: int
-    log: Path
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", headers={"authorization": "Bearer k"}, timeout=30)
-
-    def post(self, path: str, **body: object) -> httpx.Response:
-        url, headers = f"http://127.0.0.1:{self.port}{path}", {"authorization": "Bearer k"}
-        return httpx.post(url, headers=headers, json=body, timeout=30)
-
-    def until_ready(self) -> None:
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            assert self.process.poll() is None, self.log.read_text()
-            with contextlib.suppress(httpx.TransportError):
-                if self.get("/ready").status_code == 200:
-                    return
-            time.sleep(0.05)
-        raise AssertionError(self.log.read_text())
-
-
-@contextlib.contextmanager
-def serving(tmp_path: Path, **extra: str) -> Iterator[Serving]:
-    port, log = free_port(), tmp_path / "serve.log"
-    env = environ(tmp_path, AICOCKPIT_PORT=str(port), AICOCKPIT_API_KEY="k", AICOCKPIT_STOP_WAIT="2", **extra)
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "aicockpit.cli", "serve"],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            text=True,
-        )
-    try:
-        yield Serving(process, port, log)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def supervised(tmp_path: Path, flags: str = "") -> dict[str, str]:
-    model = tmp_path / "tiny"
-    model.mkdir(exist_ok=True)
-    (model / "config.json").write_text('{"model_type": "llama"}')
-    (model / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
-    (model / "tokenizer.json").write_text("{}")
-    command = f"{sys.executable} {FAKE}"
-    return {"MODEL_NAME": str(model), "AICOCKPIT_VLLM_COMMAND": command, "FAKE_VLLM_FLAGS": flags}
 
 
 def engines_of(pid: int) -> list[psutil.Process]:

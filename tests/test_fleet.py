@@ -12,7 +12,7 @@ import yaml
 
 from aicockpit.errors import SettingError
 from aicockpit.hardware.device import GIB, Device
-from aicockpit.recipes import arrange, fleet
+from aicockpit.recipes import arrange, command, fleet, lora
 from aicockpit.recipes.arrange import Plan, Sized
 from aicockpit.recipes.place import Slot
 from aicockpit.settings import Settings, load
@@ -111,8 +111,33 @@ def test_too_many_gpus_are_refused_with_the_arithmetic(tmp_path: Path) -> None:
 def test_two_models_on_one_gpu_get_shares_and_one_alone_gets_none(tmp_path: Path) -> None:
     text = "models: [{model: a/x, gpus: 1}, {model: a/y, gpus: 1, memory: 4GiB}]"
     x, y = plan(settings(tmp_path, text), ["0"], [0]).shapes
-    assert (x.flags, y.flags) == (("--gpu-memory-utilization", "0.836"), ("--gpu-memory-utilization", "0.083"))
-    assert plan(settings(tmp_path, text), ["0", "1"], [0]).shapes[0].flags == ()
+    assert (x.part, y.part) == (("--gpu-memory-utilization", "0.836"), ("--gpu-memory-utilization", "0.083"))
+    assert plan(settings(tmp_path, text), ["0", "1"], [0]).shapes[0].part == ()
+
+
+def test_a_share_of_a_gpu_is_not_lost_to_flags_that_know_nothing_of_it(tmp_path: Path) -> None:
+    text = "models: [{model: a/x, gpus: 1%s}, {model: a/y, gpus: 1, memory: 4GiB}]"
+    general = settings(tmp_path, text % "", AICOCKPIT_ENGINE_ARGS="--gpu-memory-utilization 0.9")
+    x, _ = plan(general, ["0"], [0]).shapes
+    spec = command.build(x, tmp_path, "x", general)
+    assert spec.argv[spec.argv.index("--gpu-memory-utilization") + 1] == "0.836"
+    own = settings(tmp_path, text % ", args: [--gpu-memory-utilization, 0.5]")
+    with pytest.raises(SettingError, match=r"a/x: on a GPU that engines share.* Say with `memory`"):
+        plan(own, ["0"], [0])
+    assert plan(own, ["0", "1"], [0]).shapes[0].args == ("--gpu-memory-utilization", "0.5")
+
+
+def test_adapters_are_names_of_their_model_from_the_start(tmp_path: Path) -> None:
+    loaded = settings(tmp_path, "models: [{model: a/x, gpus: 0, lora: {mine: /m}}, {model: a/y, aliases: [mine]}]")
+    with pytest.raises(SettingError, match="'mine' is given 2 times"):
+        plan(loaded, [], [0])
+    loaded = settings(tmp_path, "models: [{model: a/x, gpus: 0, lora: {mine: /m}}]")
+    spec = command.build(plan(loaded, [], [0]).shapes[0], tmp_path, "a/x", loaded)
+    assert spec.served_names == ("a/x", "x", "mine")
+    assert lora.changed(spec, {}) is spec
+    other = lora.changed(spec, {"mine": None, "late": "/l"})
+    assert (other.served_names, lora.modules(other.argv)) == (("a/x", "x", "late"), {"late": "/l"})
+    assert lora.changed(other, {"late": None}).served_names == ("a/x", "x")
 
 
 def test_models_that_take_turns_are_started_as_far_as_memory_goes(tmp_path: Path) -> None:
@@ -186,6 +211,7 @@ def test_every_key_is_in_the_document() -> None:
         ("models: [{model: a, gpus: 3, replicas: 2}]", "a: 3 GPUs cannot be divided over 2 replicas"),
         ("models: [{model: a, sleep: true}]", "a: `sleep` has no meaning, since it is pinned"),
         ("models: [{model: a, sleep: true, ttl: 5, gpus: 0}]", "since engines on the CPU cannot sleep"),
+        ("models: [{model: a, pin: true, ttl: 5}]", "a: `ttl` has no meaning, since it is pinned"),
         ("models: [{model: a, ttl: soon}]", r"line 1: models\[0\].ttl: .*valid number"),
         ("models: [{model: a, memory: much}]", r"line 1: models\[0\].memory: .*size such as"),
         ("models: [{model: a, role: cook}]", r"models\[0\].role: Input should be 'completion', 'chat'"),

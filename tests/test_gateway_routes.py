@@ -12,6 +12,8 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from aicockpit.gateway.directory import Directory
+from aicockpit.gateway.openai import model_list
 from fake_client import start_fake
 from rig import KEY, chat_body, engine_of, events, running
 
@@ -79,6 +81,21 @@ async def test_the_model_list_merges_the_engines_and_aliases(tmp_path: Path) -> 
     assert [card["id"] for card in listed["data"]] == ["one", "two", "three", "gpt-4o"]
     assert (one["id"], one["root"]) == ("gpt-4o", "three")
     assert missing.status_code == 404
+
+
+def test_workspaces_are_listed_behind_the_models_and_few_of_them() -> None:
+    engines = [engine_of("http://127.0.0.1:9", "a", ("org/one", "one")), engine_of("http://127.0.0.1:9", "b", ("two",))]
+    engines[0].cards = {"org/one": {"id": "org/one", "root": "/models/one", "max_model_len": 4096}}
+    directory = Directory(engines, {"gpt-4o": "two"})
+    plain = ["org/one", "one", "two", "gpt-4o"]
+    cards = json.loads(model_list(directory, 5, ["shop", "docs"]))["data"]
+    assert [card["id"] for card in cards] == [*plain, "org/one@shop", "two@shop", "org/one@docs", "two@docs"]
+    assert cards[0]["root"] == "/models/one"
+    assert {"root": "org/one", "workspace": "shop", "max_model_len": 4096, "ready": True}.items() <= cards[4].items()
+    assert [card["id"] for card in json.loads(model_list(directory, 5))["data"]] == plain
+    many = json.loads(model_list(directory, 5, [f"w{number}" for number in range(40)]))["data"]
+    assert len(many) == len(plain) + 32
+    assert many[-1]["id"] == "two@w15"
 
 
 async def test_an_alias_is_replaced_and_nothing_else(tmp_path: Path) -> None:

@@ -94,6 +94,29 @@ def test_after_its_ttl_an_engine_goes_by_itself_unless_it_is_pinned_or_busy() ->
     assert verbs(decide(ready("a", ttl_s=60.0, in_work=1))) == []
 
 
+def test_one_that_was_busy_when_its_ttl_passed_is_looked_at_again() -> None:
+    assert decide(ready("a", ttl_s=60.0, in_work=1)).again_s == 60
+
+
+def test_one_that_crashed_makes_way_unless_somebody_waits_for_it() -> None:
+    crashed = seen("a", EngineState.BACKOFF, ready_at=HOUR)
+    assert verbs(decide(crashed, seen("b"), wanted="b")) == [("put away", "a")]
+    assert verbs(decide(crashed, seen("b"), wanted="a b")) == []
+    assert verbs(decide(replace(crashed, residence=ready("a", pinned=True).residence), seen("b"), wanted="b")) == []
+
+
+def test_other_replicas_come_along_where_nobody_has_to_go_for_them() -> None:
+    first, second = seen("a-0", gib=4), seen("a-1", gib=4)
+
+    def made(*others: Seen, wanted: str = "a-0") -> list[tuple[str, str]]:
+        return verbs(plan([first, second, *others], wanted.split(), ROOM, 30, HOUR, ["a-0", "a-1"]))
+
+    assert made() == [("bring", "a-0"), ("bring", "a-1")]
+    assert made(ready("b", 4)) == [("bring", "a-0")]
+    assert made(seen("b"), ready("c", 6, pinned=True), wanted="b") == []
+    assert made(wanted="") == [("bring", "a-0"), ("bring", "a-1")]
+
+
 def test_a_device_of_unknown_size_has_room() -> None:
     assert verbs(plan([seen("a"), ready("b")], ["a"], {}, 30, HOUR)) == [("bring", "a")]
 
@@ -116,10 +139,15 @@ worlds = st.lists(
 )
 
 
-@given(worlds, st.lists(st.sampled_from("abcdefg"), unique=True))
-def test_memory_is_never_promised_twice_and_no_rule_is_broken(engines: list[Seen], wanted: list[str]) -> None:
+names = st.lists(st.sampled_from("abcdefg"), unique=True)
+
+
+@given(worlds, names, names)
+def test_memory_is_never_promised_twice_and_no_rule_is_broken(
+    engines: list[Seen], wanted: list[str], spare: list[str]
+) -> None:
     by_name = {one.name: one for one in engines}
-    made = plan(engines, wanted, ROOM, 30.0, HOUR)
+    made = plan(engines, wanted, ROOM, 30.0, HOUR, spare)
     held = sum(one.residence.needs[0][1] for one in engines if one.state in HOLDING)
     brought = [action.name for action in made.actions if action.verb is Verb.BRING]
     if brought and held <= ROOM["0"]:
@@ -127,9 +155,9 @@ def test_memory_is_never_promised_twice_and_no_rule_is_broken(engines: list[Seen
     for action in made.actions:
         one = by_name[action.name]
         if action.verb is Verb.PUT_AWAY:
-            assert one.state is EngineState.READY
+            assert one.state is EngineState.READY or (one.state is EngineState.BACKOFF and action.name not in wanted)
             assert not one.residence.pinned
         else:
-            assert action.name in wanted
+            assert action.name in [*wanted, *spare]
     assert len({action.name for action in made.actions}) == len(made.actions)
     assert not set(made.waits) & set(brought)

@@ -146,7 +146,7 @@ async def test_too_long_and_too_many_are_told_with_what_to_do(tmp_path: Path) ->
     pinned = spec_of(tmp_path, name="p", residence=Residence(needs=(("cpu", 1),)))
     wanted = spec_of(tmp_path, name="w", residence=ONE)
     async with swapping(tmp_path, pinned, wanted, wait_s=0.3, queue=1) as (supervisor, swapper):
-        await supervisor.start(["p"])
+        await supervisor.start(resting=["w"])
         await supervisor.wait_ready()
         first = asyncio.create_task(swapper.wake([supervisor.engines[1]]))
         await asyncio.sleep(0)
@@ -184,7 +184,8 @@ async def test_an_engine_can_be_added_and_taken_out(tmp_path: Path) -> None:
         supervisor.add(spec_of(tmp_path, name="b", residence=ONE))
         b = supervisor.engines[1]
         await swapper.wake([b])
-        await supervisor.remove("a")
+        supervisor.let_go("a")
+        await supervisor.gone(["a"])
         assert supervisor.engines == [b]
         assert pids(tmp_path, "a") == []
         with pytest.raises(NotReady, match="taken out of service"):

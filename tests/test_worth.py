@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from aicockpit.errors import SettingError
 from aicockpit.prompts.worth import LANES, Row, lookup, parse, render, shipped, size_b
 
-DEFAULTS = tuple(Row("*", lane, 1, 2, 3, False, "default") for lane in LANES)
+DEFAULTS = tuple(Row("*", lane, 1, 2, 4, 3, False, "default") for lane in LANES)
 
 
 def test_a_small_coder_model_gets_no_pack_but_the_neighbourhood() -> None:
     worth = lookup("Qwen/Qwen2.5-Coder-0.5B", "completion")
-    assert (worth.pack, worth.neighbourhood, worth.measured) == (0, 1500, False)
+    assert (worth.pack, worth.neighbourhood, worth.similar, worth.measured) == (0, 1500, 1024, False)
     assert worth.reason.startswith("row * under 1B, not measured: ")
 
 
@@ -40,10 +40,17 @@ def test_the_budget_grows_with_the_model_and_chat_takes_no_smaller_a_pack(lane: 
         assert lookup(f"coder-{size}", "chat").pack >= lookup(f"coder-{size}", "completion").pack
 
 
+def test_only_completions_get_similar_snippets() -> None:
+    """A chat has no cursor to search for."""
+    for row in shipped().rows:
+        assert row.lane == "completion" or row.similar == 0
+    assert all(lookup(f"coder-{size}", "completion").similar >= 512 for size in ("0.5b", "1.5B", "7B", "32B"))
+
+
 @given(model=st.text(max_size=60), lane=st.sampled_from(LANES))
 def test_every_model_has_a_budget(model: str, lane: str) -> None:
     worth = lookup(model, lane)
-    assert min(worth.pack, worth.neighbourhood, worth.journal) >= 0
+    assert min(worth.pack, worth.neighbourhood, worth.similar, worth.journal) >= 0
     assert worth.reason
 
 
@@ -53,7 +60,7 @@ def test_what_is_shipped_as_measured_stands_in_the_table() -> None:
     assert measured
     for row in measured:
         assert row.note in page
-        assert f"pack = {row.pack}\nneighbourhood = {row.neighbourhood}\n" in page
+        assert f"pack = {row.pack}\nneighbourhood = {row.neighbourhood}\nsimilar = {row.similar}\n" in page
 
 
 @pytest.mark.parametrize(
@@ -80,13 +87,14 @@ def test_a_size_is_read_from_a_name(name: str, size: float | None) -> None:
 
 def test_the_first_row_that_fits_decides() -> None:
     rows = (
-        Row("*coder*", "completion", 10, 0, 0, True, "all coders", above_b=2.0),
-        Row("Acme/*", "completion", 20, 0, 0, False, "of acme"),
+        Row("*coder*", "completion", 10, 0, 7, 0, True, "all coders", above_b=2.0),
+        Row("Acme/*", "completion", 20, 0, 0, 0, False, "of acme"),
         *DEFAULTS,
     )
     table = parse(render(rows), "t")
     assert table.rows == rows
     assert table.lookup("acme/CODER-2b", "completion").pack == 10
+    assert table.lookup("acme/CODER-2b", "completion").similar == 7
     assert table.lookup("acme/CODER-2b", "completion").reason == "row *coder* from 2B, measured: all coders"
     assert table.lookup("acme/coder-1b", "completion").pack == 20
     assert table.lookup("acme/coder-2b", "chat").pack == 1
@@ -96,7 +104,7 @@ def test_the_first_row_that_fits_decides() -> None:
 
 @given(note=st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
 def test_rows_are_written_as_they_are_read(note: str) -> None:
-    rows = (Row('a"b\\*', "chat", 0, 1, 2, True, note, 0.5, 1.5), *DEFAULTS)
+    rows = (Row('a"b\\*', "chat", 0, 1, 5, 2, True, note, 0.5, 1.5), *DEFAULTS)
     assert parse(render(rows), "t").rows == rows
 
 
@@ -112,6 +120,8 @@ GOOD = render(DEFAULTS)
         ("row = [1]", "t, row 1 is not a table"),
         (GOOD.replace("pack =", "packs ="), "t, row 1 has the unknown key 'packs'"),
         (GOOD.replace('note = "default"\n', ""), "t, row 1 lacks note"),
+        (GOOD.replace("similar = 4\n", ""), "t, row 1 lacks similar"),
+        (GOOD.replace("similar = 4", "similar = -4"), "similar must be a number of tokens, 0 or more, not -4"),
         (GOOD.replace("pack = 1", "pack = -1"), "row 1: pack must be a number of tokens, 0 or more, not -1"),
         (GOOD.replace("pack = 1", "pack = true"), "pack must be a number of tokens"),
         (GOOD.replace("journal = 3", "journal = 3.5"), "journal must be a number of tokens"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import sys
 import threading
@@ -17,12 +16,22 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import worth
-from benchmarks.worth_lines import CROSS, RANDOM, VARIANTS, Corpus, Sample, Sizes, balanced
+from benchmarks.worth_lines import (
+    CHAT,
+    CROSS,
+    HELD,
+    RANDOM,
+    TWICE,
+    VARIANTS,
+    WALK,
+    Corpus,
+    Sample,
+    Sizes,
+    balanced,
+)
 from benchmarks.worth_score import ScoreError, Scorer
-from benchmarks.worth_table import Result, expected, gains, mean_of, row_of, rows_to_ship, winner
 
-from aicockpit.prompts import fim
-from aicockpit.prompts.worth import parse
+from aicockpit.prompts import fim, similar
 from tiny_tokenizers import FAMILIES, byte_level, of_family
 
 WORLD = 512
@@ -63,7 +72,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.bodies.append(body)
         wanted = "tokens" if "logprob_token_ids" in body else "prompt" if "prompt_logprobs" in body else ""
         bad = (wanted and wanted not in self.server.ways) or len(self.server.bodies) > self.server.dies_after
-        answer = {"error": {"message": "unknown field"}} if bad else {"choices": list(self.choices(body, wanted))}
+        if self.path == "/tokenize":  # a chat as one token for each letter
+            said = "".join(f"<{message['role']}>{message['content']}" for message in body["messages"])
+            answer: dict[str, Any] = {"tokens": [ord(letter) % WORLD for letter in said + "<assistant>"]}
+        else:
+            answer = {"error": {"message": "unknown field"}} if bad else {"choices": list(self.choices(body, wanted))}
         data = json.dumps(answer).encode()
         self.send_response(400 if bad else 200)
         self.send_header("Content-Length", str(len(data)))
@@ -113,7 +126,7 @@ def corpus_of(tree: Path, sizes: Sizes | None = None, family: str = "qwen") -> C
     encoder = of_family(family)
     style, _ = fim.detect(encoder.specials)
     files = {path.name: path.read_text() for path in sorted(tree.iterdir())}
-    return Corpus("small", files, encoder, style, sizes or Sizes(pack=600, near=300, before=200, after=40))
+    return Corpus("small", files, encoder, style, sizes or Sizes(pack=600, near=300, similar=300, before=200, after=40))
 
 
 # Lines and prompts
@@ -151,6 +164,43 @@ def test_the_open_file_is_in_no_context_and_the_line_in_no_prompt(tree: Path) ->
         assert prompts.text not in text
     near = encoder.decode(prompts.before["neighbourhood"])
     assert f"def {sample.symbol}(value)" in near
+    for chat, messages in prompts.chats.items():
+        assert [message["role"] for message in messages] == ["user"] if CHAT[chat] == "none" else ["system", "user"]
+        assert messages[-1]["content"].count(f"This is {sample.path} ") == 1
+        assert prompts.text not in messages[-1]["content"]
+        assert f"### {sample.path}\n" not in messages[0]["content"]
+    assert prompts.said == encoder.encode(prompts.text[1:])
+
+
+def test_the_segments_stand_in_the_order_that_is_served(tree: Path) -> None:
+    corpus, encoder = corpus_of(tree), of_family("qwen")
+    sample = next(sample for sample in corpus.samples(100, 1)[0] if sample.kind == CROSS)
+    prompts = corpus.prompts(sample)
+    style, _ = fim.detect(encoder.specials)
+    tail = len(style.tail(encoder, sample.path, *corpus.window(sample.path, sample.number)))
+    pack, held = prompts.before["pack"], prompts.before[HELD]
+    snippets = held[held.index(encoder.specials["<|file_sep|>"]) : -tail]
+    assert snippets
+    assert prompts.before[f"pack + {HELD}"] == pack[:-tail] + snippets + pack[-tail:]
+    near = prompts.before["pack + neighbourhood"]
+    assert prompts.before[f"pack + neighbourhood + {HELD}"] == near[:-tail] + snippets + near[-tail:]
+    assert len(prompts.before[TWICE]) > len(held)
+
+
+def test_a_held_query_is_that_of_a_line_above_and_no_older_than_a_search_would_leave_it(tree: Path) -> None:
+    corpus = corpus_of(tree)
+    ages = set()
+    for sample in corpus.samples(100, 1)[0]:
+        walk = corpus.walk(sample)
+        lines = corpus.tree[sample.path].splitlines()
+        assert walk.query == similar.query("\n".join(lines[: sample.number - walk.age]))
+        assert 0 <= walk.age <= walk.lines < WALK
+        assert walk.searches >= 1
+        ages.add(walk.age)
+        if walk.age > 2:  # no search was due since, but for one that is not warm yet
+            settled = similar.query("\n".join(lines[: sample.number - 2]))
+            assert walk.searches == 1 or not similar.moved(walk.query, settled)
+    assert len(ages) > 5
 
 
 def test_every_beginning_of_the_order_is_balanced(tree: Path) -> None:
@@ -227,7 +277,7 @@ def words(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[s
     (tmp_path / "tokenizer" / "tokenizer.json").write_bytes(byte_level(FAMILIES["qwen"]))
     monkeypatch.setattr(worth, "FOLDER", tmp_path / "bench")
     monkeypatch.setattr(worth, "PAGE", tmp_path / "page.md")
-    sizes = ["--pack", "600", "--near", "300", "--before", "200", "--after", "40"]
+    sizes = ["--pack", "600", "--near", "300", "--similar", "300", "--before", "200", "--after", "40"]
     return [str(tree), "--model", "m-135M", "--lines", "6", "--tokenizer", str(tmp_path / "tokenizer"), *sizes]
 
 
@@ -249,13 +299,43 @@ def test_a_run_goes_on_where_it_was_interrupted(stub: Stub, words: list[str], tm
 
 
 def test_a_server_that_dies_ends_the_run_and_keeps_what_is_scored(words: list[str], tmp_path: Path) -> None:
-    stub = Stub(dies_after=15)
+    stub = Stub(dies_after=25)
     try:
         assert worth.main([*words, "--engine", stub.url]) == 1
     finally:
         stub.stop()
     (kept,) = (tmp_path / "bench").iterdir()
     assert 1 <= kept.read_text().count("\n") <= 4
+
+
+def test_a_prompt_that_has_changed_is_scored_again_and_no_other(
+    stub: Stub, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words += ["--engine", stub.url]
+    assert worth.main(words) == 0
+    (kept,) = (tmp_path / "bench").iterdir()
+    ids = [json.loads(line)["id"] for line in kept.read_text().splitlines()]
+    asked = len(stub.bodies)
+    monkeypatch.setattr(similar, "segment", lambda *_: ((5, 6, 7), ()))  # what is found is another thing now
+    assert worth.main(words) == 0
+    again = [json.loads(line) for line in kept.read_text().splitlines()][len(ids) :]
+    assert [result["id"] for result in again] == ids
+    probe, held = 3, sum(HELD in name for name in VARIANTS) - 1  # twice as many tokens: the same prompt
+    assert probe + len(ids) <= len(stub.bodies) - asked <= probe + held * len(ids)
+
+
+def test_a_line_is_asked_for_in_a_chat_as_the_server_renders_it(stub: Stub, words: list[str], tmp_path: Path) -> None:
+    words += ["--engine", stub.url, "--chat", "--write"]
+    assert worth.main(words) == 0
+    (kept,) = (tmp_path / "bench").iterdir()
+    results = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert all(set(result["scores"]) == {*VARIANTS, *CHAT} for result in results)
+    page = (tmp_path / "page.md").read_text()
+    assert "### Random lines, asked for in a chat" in page
+    assert "similar held: the cursor comes down to the line from up to 64 lines above it; a search every" in page
+    asked = len(stub.bodies)
+    assert worth.main(words) == 0
+    assert len(stub.bodies) == asked
 
 
 def test_exact_lines_are_counted_when_asked_for(stub: Stub, words: list[str], tmp_path: Path) -> None:
@@ -275,66 +355,10 @@ def test_an_exact_line_ends_where_the_real_one_does(written: str, exact: bool) -
     assert worth.is_exact(written, "\n  x = 1") is exact
 
 
-def test_the_estimate_for_the_default_run_on_two_cores_is_under_forty_minutes() -> None:
-    assert worth.estimate(Sizes(), 200, False, 400, prompt_mode=False, suffix=False) < 40 * 60
-    assert worth.estimate(Sizes(), 200, False, 600, prompt_mode=False) < 40 * 60
+def test_the_estimate_for_the_default_run_on_two_cores_is_about_an_hour() -> None:
+    assert worth.estimate(Sizes(), 200, False, 800, prompt_mode=False, suffix=False) < 70 * 60
+    assert worth.estimate(Sizes(), 200, False, 800, False, chat=True) > worth.estimate(Sizes(), 200, False, 800, False)
 
 
 def test_a_published_command_has_no_key_and_no_folder_of_this_machine() -> None:
     assert worth._public(["/home/me/src", "--key", "secret", "--model", "m"]) == ["src", "--key", "KEY", "--model", "m"]
-
-
-# Figures
-
-
-def results(
-    gain: float, noise: float = 0.01, kind: str = RANDOM, count: int = 100, cross: bool = False
-) -> list[Result]:
-    rng = random.Random(count)
-    made = []
-    for number in range(count):
-        base = -1 - rng.random()
-        scores = {v: base + (gain if v == "neighbourhood" else 0.0) + rng.gauss(0, noise) for v in VARIANTS}
-        made.append(Result(f"{kind}{number}", kind, cross, 8, {**scores, "none": base}, {}))
-    return made
-
-
-def test_standard_errors_are_those_of_the_mean() -> None:
-    found = mean_of([1.0, 2.0, 3.0, 4.0])
-    assert (found.value, found.count) == (2.5, 4)
-    assert found.error == pytest.approx(math.sqrt((2.25 + 0.25 + 0.25 + 2.25) / 3 / 4))
-    assert mean_of([]).shown() == "-"
-
-
-def test_the_paired_difference_is_far_sharper_than_the_means() -> None:
-    found = gains(results(0.05), RANDOM, "neighbourhood")
-    assert found.value == pytest.approx(0.05, abs=0.005)
-    assert found.error < 0.002
-
-
-def test_the_expected_gain_weighs_cross_lines_by_their_share() -> None:
-    found = expected([*results(-0.1, 0), *results(0.4, 0, CROSS, cross=True)], "neighbourhood", 0.25)
-    assert found.value == pytest.approx(0.75 * -0.1 + 0.25 * 0.4)
-
-
-def test_no_context_wins_unless_another_is_ahead_by_its_standard_error() -> None:
-    nothing = [*results(0.0, 0.5), *results(0.0, 0.5, CROSS, cross=True)]
-    harm = [*results(-0.2), *results(0.1, kind=CROSS, cross=True)]
-    assert winner(harm, "completion", 0.1)[0] == "none"
-    assert winner(harm, "chat", 0.1)[0] == "neighbourhood"
-    assert winner([], "completion", 0.1) == ("none", "too few lines are scored")
-    assert "standard error" in winner(nothing, "chat", 0.1)[1] or winner(nothing, "chat", 0.1)[0] != "none"
-
-
-def test_the_rows_to_ship_are_a_table_that_the_product_reads() -> None:
-    found = [*results(-0.2), *results(0.1, kind=CROSS, cross=True)]
-    sizes = Sizes()
-    rest = (
-        '[[row]]\npattern = "*"\nlane = "{}"\npack = 0\nneighbourhood = 0\njournal = 0\nmeasured = false\nnote = "-"\n'
-    )
-    text = rows_to_ship(found, 0.1, "org/SmolLM2-135M-Instruct", sizes, "small")
-    table = parse("\n".join([text, rest.format("completion"), rest.format("chat")]), "test")
-    assert table.lookup("SmolLM2-135M-Instruct", "completion").pack == 0
-    assert table.lookup("smollm2-135m-instruct", "chat").neighbourhood == sizes.near
-    assert row_of(found, "completion", 0.1, "SmolLM2-135M-Instruct", sizes, "small").measured
-    assert not row_of(found[:50], "completion", 0.1, "SmolLM2-135M-Instruct", sizes, "small").measured

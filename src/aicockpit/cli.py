@@ -12,7 +12,8 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from aicockpit import __version__, console, doctor, log, settings
+from aicockpit import __version__, console, log, settings
+from aicockpit.commands import doctor, fit, models, recipes
 from aicockpit.control import Control
 from aicockpit.errors import AicockpitError, SettingError
 from aicockpit.gateway.auth import KeyStore
@@ -69,8 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("engine", nargs="?", help="only this engine")
     logs.add_argument("-n", "--lines", type=int, default=50, help="lines of each log (50)")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as lines are written")
-    add("doctor", _doctor, "look at this machine: what is there, what is wrong, what to do")
-    _add_keys(add("keys", _keys_list, "make, list and revoke API keys"), common)
+    add("reload", _reload, "have the running server read its fleet file again and change what differs")
+    for command in (doctor, fit, recipes, models):
+        command.add(add)
+    _add_keys(add("keys", _keys_list, "make, list and revoke API keys"))
     bench = add("bench", _bench, "measure the running server: time to first token, tokens per second")
     bench.add_argument("--requests", type=int, default=32, help="requests in all (32)")
     bench.add_argument("--concurrency", type=int, default=4, help="requests at once (4)")
@@ -79,7 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_keys(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    # Suppressed: the default of an action would overwrite what was given in front of it.
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--env-file", type=Path, default=argparse.SUPPRESS, help="read settings from this file")
     actions = parser.add_subparsers(metavar="ACTION")
     create = actions.add_parser("create", parents=[common], help="make a key; it is shown once, only its hash is kept")
     create.add_argument("name")
@@ -123,7 +129,7 @@ def _status(loaded: Settings, _: argparse.Namespace) -> int:
             engine["name"],
             ", ".join(engine["models"]),
             engine["state"],
-            engine["stage"] if engine["state"] == "starting" else engine["reason"],
+            console.detail(engine),
             str(engine["pid"] or "-"),
             str(engine["restarts"]),
             str(sum(engine["in_flight"].values())),
@@ -160,11 +166,12 @@ def _logs(loaded: Settings, arguments: argparse.Namespace) -> int:
     return show(loaded.state_dir / "logs", arguments.engine, arguments.lines, arguments.follow)
 
 
-def _doctor(loaded: Settings, _: argparse.Namespace) -> int:
-    findings = doctor.examine(loaded)
-    rows = [(finding.mark, finding.what, finding.found, finding.fix) for finding in findings]
-    Console(highlight=False).print(console.table("", ("", "what", "found", "what to do"), rows))
-    return doctor.verdict(findings)
+def _reload(loaded: Settings, _: argparse.Namespace) -> int:
+    changes = Control(loaded).reload()
+    for what, names in changes.items():
+        if names:
+            print(f"{what}: {', '.join(names)}")
+    return 0
 
 
 def _keys_create(loaded: Settings, arguments: argparse.Namespace) -> int:

@@ -94,6 +94,17 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     return made
 
 
+def detail(engine: Mapping[str, Any]) -> str:
+    """What `aicockpit status` says of an engine beside its state: how far it is, or why it is not there."""
+    told = [engine["stage"] if engine["state"] == "starting" else engine["reason"]]
+    if count := engine["waiting"]:
+        told.append(f"{count} request{'s wait' if count > 1 else ' waits'} for it")
+        told[-1] += f": {engine['waits']}" * bool(engine["waits"])
+    elif engine["state"] in ("stopped", "sleeping") and not engine["pinned"]:
+        told.append("comes with the next request")
+    return "; ".join(filter(None, told))
+
+
 def context_rows(space: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Rows of `aicockpit status` for one workspace as `/api/workspaces` shows it: one for each model and lane."""
     name, files = space["name"], f"{space['files']:,}"

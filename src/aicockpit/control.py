@@ -40,6 +40,16 @@ class Control:
     def models(self) -> list[str]:
         return [card["id"] for card in self._get("/v1/models").json()["data"]]
 
+    def reload(self) -> dict[str, list[str]]:
+        """What changed, names of engines by what happened. Raises AicockpitError with the server's own words.
+
+        Models that are new may have to be downloaded first, so this has no time limit.
+        """
+        answer = self._request("POST", "/api/reload", limit_s=None)
+        if answer.is_error:
+            raise AicockpitError(answer.json()["error"]["message"])
+        return dict(answer.json())
+
     def act(self, engine: str, action: str) -> dict[str, Any]:
         """`action` is restart, stop or start. Raises AicockpitError with the server's own words."""
         answer = self._request("POST", f"/api/engines/{engine}/{action}")
@@ -76,10 +86,10 @@ class Control:
     def _get(self, path: str) -> httpx.Response:
         return self._request("GET", path)
 
-    def _request(self, method: str, path: str) -> httpx.Response:
+    def _request(self, method: str, path: str, limit_s: float | None = 30.0) -> httpx.Response:
         transport = httpx.HTTPTransport(uds=str(self._socket))
         try:
-            with httpx.Client(transport=transport, base_url=_BASE, timeout=30.0) as client:
+            with httpx.Client(transport=transport, base_url=_BASE, timeout=limit_s) as client:
                 return client.request(method, path)
         except httpx.TransportError as error:
             raise NotRunning(

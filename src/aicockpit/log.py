@@ -7,6 +7,19 @@ from contextvars import ContextVar
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
 
+# They tell of every request, some with signed addresses.
+_NOISY = (
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "httpcore2",
+    "websockets",
+    "uvicorn.error",
+    "filelock",
+    "urllib3",
+    "python_multipart",
+)
+
 
 class _RequestId(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
@@ -21,5 +34,5 @@ def set_up(level: str, access_log: bool) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("aicockpit.access").setLevel("INFO" if access_log else "WARNING")
-    for noisy in ("httpx", "httpcore", "websockets", "uvicorn.error", "filelock", "urllib3", "python_multipart"):
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel("WARNING")

@@ -1,6 +1,6 @@
 """`aicockpit serve`: the composition root. Builds every object, walks through a start, waits, walks through a stop.
 
-settings -> lock, orphans -> doors open (/health answers) -> plan -> model files -> engines -> ready -> banner
+settings -> lock, orphans -> doors open (/health answers) -> roster: plan, model files -> engines -> ready -> banner
 signal -> requests in work finish -> engines stop -> lock released
 """
 
@@ -16,25 +16,27 @@ import shlex
 import signal
 import stat
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from aicockpit import console as screen
+from aicockpit.controls import Controls, reloading
 from aicockpit.engines.engine import Engine
 from aicockpit.engines.orphans import StateLock, sweep
 from aicockpit.engines.supervisor import Supervisor
+from aicockpit.engines.swapper import Swapper
 from aicockpit.errors import SettingError
 from aicockpit.gateway.app import Gateway
 from aicockpit.gateway.auth import mint
 from aicockpit.gateway.server import Doors, build
 from aicockpit.hardware import detect
-from aicockpit.models.locate import resolve_apart
 from aicockpit.recipes import command, flags, fleet
+from aicockpit.recipes.arrange import Plan
+from aicockpit.roster import Roster
 from aicockpit.settings import Settings
-from aicockpit.types import EngineSpec, EngineState
+from aicockpit.types import EngineState
 from aicockpit.warm import WarmSide
 
 logger = logging.getLogger(__name__)
@@ -42,32 +44,6 @@ logger = logging.getLogger(__name__)
 _LOOK_S = 0.2
 # What a shell reports for a command that Ctrl-C ended.
 _INTERRUPTED = 130
-
-
-@dataclass
-class Controls:
-    """What the gateway sees of the engines, from before there are any. Filled by `serve`."""
-
-    engines: list[Engine] = field(default_factory=list)
-    preparing: str = "starting"
-    supervisor: Supervisor | None = None
-
-    async def restart(self, name: str) -> None:
-        await self._there().restart(name)
-
-    async def stop(self, name: str) -> None:
-        await self._there().stop(name)
-
-    async def start_engine(self, name: str) -> None:
-        await self._there().start_engine(name)
-
-    def log_tail(self, name: str, lines: int) -> list[str]:
-        return self._there().log_tail(name, lines)
-
-    def _there(self) -> Supervisor:
-        if self.supervisor is None:
-            raise KeyError("no engines yet")
-        return self.supervisor
 
 
 async def serve(settings: Settings, console: Console) -> int:
@@ -91,14 +67,14 @@ def _make_private(folder: Path) -> None:
 
 async def _serve(settings: Settings, console: Console, stopping: Stopping) -> int:
     _check_early(settings)
-    machine = detect.snapshot()
-    plan = fleet.plan(settings, detect.usable_gpus(machine, settings.cuda_visible), sorted(os.sched_getaffinity(0)))
-    if plan.models:
+    asked = fleet.ask(settings)  # a mistake in the file is told at once
+    if asked.models:
         command.command(settings)  # is there a vLLM at all?
-    controls = Controls()
+    controls = Controls(Roster(settings, lambda *_: None))
     key = _key(settings)
     warm = WarmSide(settings, controls.engines)
-    gateway = build(settings, controls, dict(plan.aliases), (key,) * bool(key), _gpus, detect.used_memory, warm.parts())
+    aliases = controls.roster.aliases
+    gateway = build(settings, controls, aliases, (key,) * bool(key), _gpus, detect.used_memory, warm.parts(), controls)
     doors = Doors(gateway, settings.host, settings.port, settings.run_dir / "gateway.sock", settings.stop_wait)
     await doors.open()
     stopping.hurried.append(doors.hurry)
@@ -107,9 +83,12 @@ async def _serve(settings: Settings, console: Console, stopping: Stopping) -> in
     async def begin() -> None:
         await warm.begin(gateway.forwarder)
         waking.append(asyncio.create_task(_wake(controls, gateway, warm)))
+        waking.append(asyncio.create_task(controls.roster.stamp()))
 
+    hangup = contextlib.ExitStack()
+    hangup.enter_context(reloading(controls, console))
     try:
-        if not await stopping.during(_start(settings, plan, controls, console, stopping, begin)):
+        if not await stopping.during(_start(settings, controls, console, stopping, begin)):
             return _INTERRUPTED
         _banner(console, settings, doors.port, key, controls.engines)
         _settle_memory()
@@ -120,18 +99,21 @@ async def _serve(settings: Settings, console: Console, stopping: Stopping) -> in
         for task in waking:
             task.cancel()
         try:
+            await controls.close()  # first: who waits for a model is not in work
             await doors.close()
             await warm.close()
         finally:  # whatever failed, no engine may stay
             if controls.supervisor is not None:
                 await controls.supervisor.close()
+            await controls.roster.close()
+            hangup.close()
         console.print("Stopped; no process is left.", style="dim")
 
 
 def _check_early(settings: Settings) -> None:
     """What can be known to be wrong before a model is fetched, which may take hours. Raises SettingError."""
     flags.refuse_variables(os.environ, "the environment")
-    flags.refuse(settings.engine_args, "AICOCKPIT_ENGINE_ARGS")
+    flags.refuse(settings.engine_args, "AICOCKPIT_ENGINE_ARGS", flags.reader(settings))
 
 
 def _settle_memory() -> None:
@@ -151,24 +133,30 @@ async def _wake(controls: Controls, gateway: Gateway, warm: WarmSide) -> None:
 
 async def _start(
     settings: Settings,
-    plan: fleet.Plan,
     controls: Controls,
     console: Console,
     stopping: Stopping,
     begin: Callable[[], Coroutine[None, None, None]],
 ) -> None:
     """`begin` is awaited once the engines are known, before they are ready: the first that is may be warmed at once."""
+    roster = controls.roster
     with screen.Steps(console) as steps:
         ended = await sweep(settings.state_dir)
         if ended:
             steps.end("clean up", f"ended {len(ended)} processes that an earlier crash left behind")
-        specs = [spec async for spec in _specs(settings, plan, controls, steps)]
-        supervisor = Supervisor(specs, plan.external, settings, read_free=_free_memory)
+        roster.show = partial(_prepared, controls, steps)
+        plan = await roster.decide()
+        roster.adopt(plan, [spec async for spec in roster.build(plan)])
+        roster.show = lambda *_: None
+        supervisor = Supervisor(list(roster.specs.values()), plan.external, settings, read_free=_free_memory)
         controls.supervisor = supervisor
+        controls.swapper = swapper_of(settings, supervisor, plan)
         stopping.hurried.append(supervisor.hurry)
         controls.engines[:] = supervisor.engines
+        supervisor.engines = controls.engines
         controls.preparing = ""
-        await supervisor.start()
+        await supervisor.start(resting=roster.resting)
+        controls.swapper.launch()
         await begin()
         shown = asyncio.create_task(_show(supervisor.engines, steps))
         try:
@@ -178,23 +166,25 @@ async def _start(
             _show_once(supervisor.engines, steps)
 
 
-async def _specs(
-    settings: Settings, plan: fleet.Plan, controls: Controls, steps: screen.Steps
-) -> AsyncIterator[EngineSpec]:
-    """Find or fetch each model's files, and the command of each of its engines."""
-    for planned in plan.models:
-        step = f"model {planned.model}"
+def swapper_of(settings: Settings, supervisor: Supervisor, plan: Plan) -> Swapper:
+    """The one owner of who is in memory."""
+    return Swapper(
+        supervisor,
+        plan.capacity,
+        min_resident_s=settings.min_resident,
+        wait_s=settings.wake_wait,
+        queue=settings.wake_queue,
+    )
 
-        def show(step: str, text: str, done: int, total: int) -> None:
-            amount = f" {screen.size(done)} of {screen.size(total)}" if total else ""
-            steps.update(step, text + amount)
-            controls.preparing = f"{step}: {text}{amount}"
 
-        show(step, "looking for its files", 0, 0)
-        files = await resolve_apart(planned.model, settings, partial(show, step))
-        steps.end(step, f"{files.source}: {files.path}")
-        for shape in planned.shapes:
-            yield command.build(shape, files.path, planned.name or files.served_name, settings)
+def _prepared(controls: Controls, steps: screen.Steps, step: str, text: str, done: int, total: int) -> None:
+    """How far looking for files is; `done` -1: this step has come to its end."""
+    if done < 0:
+        steps.end(step, text)
+        return
+    amount = f" {screen.size(done)} of {screen.size(total)}" if total else ""
+    steps.update(step, text + amount)
+    controls.preparing = f"{step}: {text}{amount}"
 
 
 async def _show(engines: Iterable[Engine], steps: screen.Steps) -> None:
@@ -206,7 +196,9 @@ async def _show(engines: Iterable[Engine], steps: screen.Steps) -> None:
 def _show_once(engines: Iterable[Engine], steps: screen.Steps) -> None:
     for engine in engines:
         name = f"engine {engine.name}"
-        if engine.ready:
+        if engine.wakeable:
+            steps.end(name, "starts with the first request for it")
+        elif engine.ready:
             steps.end(name, f"ready, pid {engine.pid}" if engine.pid else f"ready at {engine.address.url}")
         elif engine.state in (EngineState.FAILED, EngineState.UNREACHABLE):
             steps.end(name, engine.reason, good=False)
@@ -277,7 +269,8 @@ def _key(settings: Settings) -> str:
 def _banner(console: Console, settings: Settings, port: int, key: str, engines: list[Engine]) -> None:
     host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
-    models = list(dict.fromkeys(engine.served_names[0] for engine in engines if engine.ready and engine.served_names))
+    there = [engine for engine in engines if engine.served_names and (engine.ready or engine.wakeable)]
+    models = list(dict.fromkeys(engine.served_names[0] for engine in there))
 
     def print_line(text: str) -> None:
         console.print(text, soft_wrap=True, highlight=False, markup=False)

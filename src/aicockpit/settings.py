@@ -84,7 +84,11 @@ def _switch(text: str) -> bool:
 _UNITS = {"": 1, "k": 1000, "ki": 1 << 10, "m": 10**6, "mi": 1 << 20, "g": 10**9, "gi": 1 << 30}
 
 
-def _size(text: str) -> int:
+def _gpu_count(text: str) -> int | None:
+    return None if text == "auto" else _count(text)
+
+
+def parse_size(text: str) -> int:
     """Bytes: `1048576`, `64MiB`, `10M`."""
     match = re.fullmatch(r"(\d+)\s*([kmg]i?)?b?", text.strip().lower())
     if match is None:
@@ -134,13 +138,20 @@ def _level(text: str) -> str:
 
 _A = "AICOCKPIT_"
 SETTINGS: tuple[Setting, ...] = (
-    Setting("MODEL_NAME", str, "", "Model to serve: a local folder or a Hugging Face id. Empty: start no engine."),
-    Setting("GPU_COUNT", _count, "0", "GPUs in all, divided over the replicas (tensor parallel). 0: the CPU."),
+    Setting(
+        "MODEL_NAME", str, "", "Model to serve: a folder or a Hugging Face id, `owner/name@revision`. Empty: none."
+    ),
+    Setting(
+        "GPU_COUNT",
+        _gpu_count,
+        "auto",
+        "GPUs in all, divided over the replicas. 0: the CPU. `auto`: as many as the model needs.",
+    ),
     Setting(
         "PREC",
         str,
         "auto",
-        "Precision of the weights, as the preset names it; vLLM reads it from the checkpoint.",
+        "Which variant of the model to prefer: bf16, fp8, int8, int4. vLLM reads it from the checkpoint.",
     ),
     Setting("HF_TOKEN", str, "", "Hugging Face token, for gated models. Never logged.", secret=True),
     Setting(
@@ -182,7 +193,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(_A + "WORKSPACE_NAME", str, "", "Its name in requests. Empty: the folder's own name."),
     Setting(_A + "WORKSPACES", _count, "64", "Workspaces of one key; more get 429."),
     Setting(_A + "WORKSPACE_FILES", _positive, "500000", "Files of one workspace; more get 413."),
-    Setting(_A + "WORKSPACE_SIZE", _size, "8GiB", "Bytes of one workspace; more get 413."),
+    Setting(_A + "WORKSPACE_SIZE", parse_size, "8GiB", "Bytes of one workspace; more get 413."),
     Setting(
         _A + "CONTEXT",
         _context,
@@ -199,7 +210,7 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         "Folders with `tokenizer.json` for models of external engines: `model=folder,...`.",
     ),
-    Setting(_A + "MAX_BODY", _size, "64MiB", "Largest request body."),
+    Setting(_A + "MAX_BODY", parse_size, "64MiB", "Largest request body."),
     Setting(_A + "BODY_WAIT", _limit, "300", "Seconds a request's body may take to arrive."),
     Setting(_A + "MAX_INFLIGHT", _positive, "4096", "Requests in work at once, over all engines; more get 429."),
     Setting(_A + "ENGINE_QUEUE", _positive, "512", "Requests in work at once on one engine; more get 429."),
@@ -224,6 +235,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(_A + "RESTARTS", _count, "5", "Restarts of a crashing engine in RESTART_WINDOW before giving up."),
     Setting(_A + "RESTART_WINDOW", _seconds, "600", "Seconds, see RESTARTS."),
+    Setting(_A + "FIT", _switch, "on", "`off` starts a model although the arithmetic says that it does not fit."),
+    Setting(_A + "RECIPES", _optional_path, "", "Folder with recipes of your own (docs/recipes.md)."),
+    Setting(_A + "WAKE_WAIT", _seconds, "300", "Seconds that a request waits for a model that is not in memory."),
+    Setting(_A + "WAKE_QUEUE", _positive, "256", "Requests that may wait for models at once; more get 429."),
+    Setting(_A + "MIN_RESIDENT", _seconds, "30", "Seconds that a model stays in memory before another may replace it."),
     Setting(_A + "LOG_LEVEL", _level, "info", "debug, info, warning or error."),
     Setting(_A + "ACCESS_LOG", _switch, "off", "One log line per request."),
 )
@@ -242,7 +258,7 @@ class Settings:
     """What the user asked for. Built once by `load`; secrets stay out of `repr`."""
 
     model_name: str
-    gpu_count: int
+    gpu_count: int | None
     prec: str
     hf_token: str = field(repr=False)
     cuda_visible: str | None
@@ -284,6 +300,11 @@ class Settings:
     check_period: float
     restarts: int
     restart_window: float
+    fit: bool
+    recipes: Path | None
+    wake_wait: float
+    wake_queue: int
+    min_resident: float
     log_level: str
     access_log: bool
 
@@ -367,7 +388,7 @@ def _check(settings: Settings) -> None:
             f"AICOCKPIT_AUTH=off with AICOCKPIT_HOST={settings.host} would let anyone on the network in. "
             "Bind to 127.0.0.1, or leave AICOCKPIT_AUTH on."
         )
-    if settings.gpu_count % settings.replicas and settings.gpu_count:
+    if settings.gpu_count is not None and settings.gpu_count % settings.replicas:
         raise SettingError(
             f"GPU_COUNT={settings.gpu_count} cannot be divided over AICOCKPIT_REPLICAS={settings.replicas}."
         )

@@ -115,3 +115,4 @@ class EngineSpec:
     gpus: tuple[str, ...] = ()
     kv_events: KvEventsAddress | None = None
     residence: Residence = field(default_factory=Residence)
+    predicted_kv_tokens: int | None = None

@@ -11,11 +11,10 @@ from collections.abc import Coroutine, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from aicockpit.engines.engine import Engine
-from aicockpit.errors import AicockpitError, BadGateway
+from aicockpit.errors import AicockpitError
 from aicockpit.gateway.forward import Forwarder
+from aicockpit.gateway.layouts import tokenize
 from aicockpit.gateway.server import Workspaces
 from aicockpit.gateway.voices import Voice, Voices
 from aicockpit.gateway.warm_metrics import Figure
@@ -24,6 +23,7 @@ from aicockpit.prompts.chat import stable_head, with_context
 from aicockpit.prompts.fim import detect
 from aicockpit.prompts.tokens import load
 from aicockpit.settings import Settings
+from aicockpit.types import KvEventsAddress
 from aicockpit.workspace.builder import Builder
 from aicockpit.workspace.builds import ModelSpec
 from aicockpit.workspace.epochs import Contexts
@@ -55,6 +55,8 @@ class WarmSide:
         self.store = Store(settings.state_dir / "workspaces", limits)
         self.warmth = Warmth()
         self.prefetchers: dict[str, Prefetcher] = {}
+        # Where each of them listens: a reload may have changed it.
+        self._heard: dict[str, KvEventsAddress | None] = {}
         self._builder = Builder(self.store.folder)
         self.contexts = Contexts(
             self.store,
@@ -67,6 +69,7 @@ class WarmSide:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._restored: frozenset[str] = frozenset()
+        self._forwarder: Forwarder | None = None
 
     def parts(self) -> Workspaces:
         """What the gateway needs of it."""
@@ -74,17 +77,29 @@ class WarmSide:
 
     async def begin(self, forwarder: Forwarder) -> None:
         """Once the engines are known: warm what was warm before, and index the server's own tree."""
-        limits = PrefetchLimits(step_s=self._settings.prefetch_step)
-        for engine in self._engines:
-            events = engine.kv_events
-            source = EventSource(events.publish, events.replay, _TOPIC) if events is not None else None
-            made = Prefetcher(engine, self.warmth, forwarder, self.contexts.report, events=source, limits=limits)
-            self.prefetchers[engine.name] = made
-            made.launch()
+        self._forwarder = forwarder
+        self._follow_fleet(forwarder)
         self._restore()
         self._launch(tidy(self.store), "tidy workspaces")
         if self._settings.workspace is not None:
             self._launch(self._index(self._settings.workspace), "indexer")
+
+    def _follow_fleet(self, forwarder: Forwarder) -> None:
+        """A prefetcher for each engine that there is; those of engines that are gone end."""
+        limits = PrefetchLimits(step_s=self._settings.prefetch_step)
+        for name, one in list(self.prefetchers.items()):
+            if one.engine not in self._engines or self._heard[name] != one.engine.kv_events:
+                del self.prefetchers[name]
+                self.warmth.forget(name)
+                self._launch(one.close(), f"close prefetcher of {name}")
+        for engine in self._engines:
+            if engine.name in self.prefetchers:
+                continue
+            events = self._heard[engine.name] = engine.kv_events
+            source = EventSource(events.publish, events.replay, _TOPIC) if events is not None else None
+            made = Prefetcher(engine, self.warmth, forwarder, self.contexts.report, events=source, limits=limits)
+            self.prefetchers[engine.name] = made
+            made.launch()
 
     def _launch(self, work: Coroutine[None, None, None], name: str) -> None:
         """Until it is done, or we close."""
@@ -93,7 +108,9 @@ class WarmSide:
         task.add_done_callback(self._tasks.discard)
 
     def wake(self) -> None:
-        """An engine changed its state."""
+        """An engine came, went, or changed its state."""
+        if self._forwarder is not None:
+            self._follow_fleet(self._forwarder)
         for prefetcher in self.prefetchers.values():
             prefetcher.wake()
         self.contexts.engines_changed()
@@ -204,7 +221,8 @@ class WarmSide:
             [{"role": "user", "content": "a"}],
             [{"role": "system", "content": "b"}, {"role": "user", "content": "c"}],
         )
-        rendered = [await _tokenize(engine, model, with_context(one, text)) for one in conversations]
+        fields = [{"messages": with_context(one, text)} for one in conversations]
+        rendered = [await tokenize(engine, model, one, _RENDER_WAIT_S) for one in fields]
         return stable_head(*rendered)
 
     # Beside it.
@@ -231,10 +249,6 @@ class WarmSide:
                 why = str(error)
             logger.warning("the indexer of %s ended (%s); again in %g s", path, why, _INDEXER_AGAIN_S)
             await asyncio.sleep(_INDEXER_AGAIN_S)
-
-
-class _Tokenized(msgspec.Struct):
-    tokens: list[int]
 
 
 def _prefetch_figures(engine: str, prefetcher: Prefetcher) -> list[Figure]:
@@ -269,18 +283,6 @@ def _context_figures(statuses: Iterable[Mapping[str, Any]]) -> list[Figure]:
                     times[model, lane] = max(seconds, times.get((model, lane), 0.0))
     found = [Figure("aicockpit_context_resident_ratio", key, value) for key, value in ratios.items()]
     return found + [Figure("aicockpit_context_save_to_warm_seconds", key, value) for key, value in times.items()]
-
-
-async def _tokenize(engine: Engine, model: str, messages: Sequence[Any]) -> list[int]:
-    body = msgspec.json.encode({"model": model, "messages": messages, "add_generation_prompt": True})
-    status, raw = await engine.upstream.fetch("POST", "/tokenize", body, limit_s=_RENDER_WAIT_S)
-    if status != 200:
-        shown = " ".join(raw[:300].decode("utf-8", "replace").split())
-        raise BadGateway(f"engine {engine.name} answered {status} to /tokenize: {shown}")
-    try:
-        return msgspec.json.decode(raw, type=_Tokenized).tokens
-    except msgspec.MsgspecError as error:
-        raise BadGateway(f"engine {engine.name} answered /tokenize without tokens: {error}") from error
 
 
 async def _follow(child: asyncio.subprocess.Process) -> int:

@@ -1,7 +1,8 @@
 """One engine as the rest of the program sees it. A supervised child and an external URL look the same here.
 
 Who writes what: `state`, `stage`, `reason` belong to the engine's one owner task (`process.py`, `external.py`);
-`load`, `used`, `pace`, `progress` and `breaker` belong to the request path (`gateway/forward.py`). Everybody may read.
+`load`, `used`, `pace`, `progress` and `breaker` belong to the request path (`gateway/forward.py`), but a start that
+succeeded closes the breaker; `waits` and `waiting` belong to the swapper. Everybody may read.
 """
 
 from __future__ import annotations
@@ -16,16 +17,24 @@ from aicockpit.types import Address, EngineState, KvEventsAddress, Lane, Residen
 
 @dataclass(slots=True)
 class Load:
-    """Requests of users in work on one engine, by lane, and how many were ever sent. Probes never touch these."""
+    """Requests in work on one engine, by lane, and how many were ever sent. Probes never touch these.
+
+    `prefetch`: how many of the background ones are ours, for nobody who waits.
+    """
 
     interactive: int = 0
     agent: int = 0
     background: int = 0
+    prefetch: int = 0
     sent: int = 0
 
     @property
     def total(self) -> int:
         return self.interactive + self.agent + self.background
+
+    @property
+    def users(self) -> int:
+        return self.total - self.prefetch
 
     def add(self, lane: Lane, change: int) -> None:
         setattr(self, lane, getattr(self, lane) + change)
@@ -37,7 +46,8 @@ class Engine:
 
     `files`: the folder of its model, where it is known. `pace`: seconds that a request adds to the wait of the next
     one, a moving average. `generation` grows each time it becomes ready with an empty cache, `start_s` is how long
-    that took the last time; `used`: when a user's request last ended, on the monotonic clock.
+    that took the last time. `kv_tokens`: its KV cache as it says, and as was predicted. `used`: when a user's request
+    last ended, on the monotonic clock. `waiting`: requests that wait for it to come into memory, `waits`: for what.
     """
 
     name: str
@@ -56,7 +66,11 @@ class Engine:
     generation: int = 0
     start_s: float | None = None
     ready_at: float = 0.0
+    kv_tokens: int | None = None
+    predicted_kv_tokens: int | None = None
     used: float = 0.0
+    waits: str = ""
+    waiting: int = 0
     residence: Residence = field(default_factory=Residence)
     load: Load = field(default_factory=Load)
     pace: float = 0.0
@@ -74,8 +88,13 @@ class Engine:
 
     @property
     def coming_back(self) -> bool:
-        """It is on its way into memory because a request asked for it."""
-        return not self.residence.pinned and self.state is EngineState.STARTING
+        """It is on its way into memory, so that a request may wait for it."""
+        return not self.residence.pinned and (self.state is EngineState.STARTING or self.restarting)
+
+    @property
+    def restarting(self) -> bool:
+        """It has crashed and is started again in a moment."""
+        return self.state is EngineState.BACKOFF
 
 
 _AWAY = (EngineState.STOPPED, EngineState.STOPPING, EngineState.SLEEPING)

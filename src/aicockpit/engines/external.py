@@ -76,6 +76,8 @@ class ExternalEngine:
         while True:
             canary = await self._until_works()
             self.error = None
+            self.engine.generation += 1
+            self.engine.breaker.succeeded()
             self._set(EngineState.READY, "")
             reason = await self._until_lost(canary)
             log.warning("engine %s: %s", self.engine.name, reason)

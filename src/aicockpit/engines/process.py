@@ -17,8 +17,8 @@ the waiting; stop() and close() end processes. close() is stop() for good. Cance
 Any end of a process that should run is a failure, whatever its exit code: vLLM ends with 0 when its core died. A start
 that can never work goes to `failed` at once; other failures go to `backoff` (`restart.py`), then `starting` again.
 Stopping is a ladder: state `stopping`, so that nothing new is routed here; no request in work, or `drain_wait`;
-SIGTERM, `term_wait`; SIGKILL to every descendant, `kill_wait`. A hung engine gets SIGKILL at once. A patient stop
-waits without `drain_wait` and cuts no request. sleep() is a patient stop that keeps the process, if the engine can.
+SIGTERM, `term_wait`; SIGKILL to every descendant, `kill_wait`. A hung engine gets SIGKILL at once. A patient stop has
+no `drain_wait` and cuts no request. sleep() is a patient stop that keeps the process if the engine can.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Union
 
@@ -46,8 +46,8 @@ from aicockpit.types import EngineSpec, EngineState
 
 log = logging.getLogger(__name__)
 
-# How often a stop looks whether the requests in work are done.
 _DRAIN_POLL_S = 0.05
+_GONE = (EngineState.STOPPED, EngineState.FAILED)
 
 
 class _Verb(Enum):
@@ -135,8 +135,19 @@ class EngineProcess:
         """Stop, start, and wait until ready. Raises EngineStartError."""
         await self._post(_Verb.RESTART)
 
+    def respec(self, spec: EngineSpec, environ: Mapping[str, str]) -> None:
+        """The next start uses this. Pin and ttl count at once; a process in memory still needs what it needed."""
+        self._starter.respec(spec, environ)
+        held = self.engine.residence.needs
+        self.engine.residence = spec.residence if self.engine.state in _GONE else replace(spec.residence, needs=held)
+
+    async def refresh(self) -> None:
+        """Ask again what a ready engine serves. Raises as `Upstream.fetch` does."""
+        if self.engine.ready:
+            await self._starter.refresh()
+
     def hurry(self) -> None:
-        """Kill what runs, at once; a stop under way then comes to its end. Called by whoever stops everything."""
+        """Kill what runs, at once; a stop under way then comes to its end."""
         self._hurried = True
         if self._starter.child is not None:
             self._starter.child.kill()
@@ -192,6 +203,7 @@ class EngineProcess:
         return self._inbox.popleft()
 
     async def _stopped(self) -> _Step | None:
+        self.engine.residence = self._starter.spec.residence
         self._set(EngineState.STOPPED, reason="")
         _answer(self._stoppers)
         if self._closing:
@@ -233,6 +245,7 @@ class EngineProcess:
         return await self._come_up(self._starter.wake(self._running))
 
     async def _come_up(self, work: Coroutine[None, None, Running]) -> _Step | None:
+        self.engine.residence = self._starter.spec.residence
         self._set(EngineState.STARTING, reason="")
         attempt = self._attempt = asyncio.create_task(work)
         began = time.monotonic()
@@ -285,7 +298,7 @@ class EngineProcess:
     async def _stopping(self) -> _Step | None:
         assert self._running is not None
         self._set(EngineState.STOPPING)
-        ladder = asyncio.create_task(self._descend(self._running.child))
+        ladder = asyncio.create_task(self._descend(self._running))
         try:
             while (call := await self._next(ladder)) is not None:
                 self._heed(call)
@@ -293,16 +306,22 @@ class EngineProcess:
             await cancel(ladder)
         return self._sleeping if ladder.result() else self._stopped
 
-    async def _descend(self, child: Child) -> bool:
+    async def _descend(self, running: Running) -> bool:
         """The ladder of a stop. True when it ends in sleep."""
-        deadline = time.monotonic() + self.limits.drain_wait
-        while self.engine.load.total and not child.exited.done() and not self._hurried:
-            if not self._patient and time.monotonic() >= deadline:
-                break
-            await asyncio.sleep(_DRAIN_POLL_S)
-        if self._drowsy and not child.exited.done() and await self._starter.sleep():
-            return True
-        await self._starter.end(child, term_wait=self.limits.term_wait)
+        child, deadline = running.child, time.monotonic() + self.limits.drain_wait
+        sampler = Sampler(self.engine, running.canary, self.limits.health, child.guard_pid)
+        watch = asyncio.create_task(sampler.until_hung())  # what hangs finishes nothing: patience has no sense
+        try:
+            while self.engine.load.total and not (child.exited.done() or watch.done() or self._hurried):
+                if not self._patient and time.monotonic() >= deadline:
+                    break
+                await asyncio.sleep(_DRAIN_POLL_S)
+        finally:
+            await cancel(watch)
+        hung = not watch.cancelled()
+        if self._drowsy and not (hung or child.exited.done()) and await self._starter.sleep() and self._drowsy:
+            return True  # and nobody has asked for its end meanwhile
+        await self._starter.end(child, term_wait=0.0 if hung else self.limits.term_wait)
         return False
 
     async def _sleeping(self) -> _Step | None:

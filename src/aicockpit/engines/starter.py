@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aicockpit.engines import reasons
+from aicockpit.engines import kv, reasons
 from aicockpit.engines.child import Child
 from aicockpit.engines.engine import Engine
 from aicockpit.engines.gpus import GpuTurns
-from aicockpit.engines.health import Canary, HealthLimits, Locked, until_ready
+from aicockpit.engines.health import Canary, Cards, HealthLimits, Locked, served_models, until_ready
 from aicockpit.engines.logs import LogSink
 from aicockpit.engines.orphans import MARK, end_marked
 from aicockpit.engines.reasons import Reason
@@ -84,7 +84,7 @@ class Starter:
         on_stage: Callable[[str], None],
     ) -> None:
         self.child: Child | None = None
-        self._engine, self._spec, self._limits, self._sink = engine, spec, limits, sink
+        self._engine, self.spec, self._limits, self._sink = engine, spec, limits, sink
         self._gpus, self._environ, self._on_stage = gpus, environ, on_stage
         # Lines that may say why the engine ends: of a start the first ones count, of a running engine the last.
         self._evidence: deque[str] = deque()
@@ -93,9 +93,9 @@ class Starter:
 
     async def start(self) -> Running:
         """One attempt. Raises StartFailed; however it ends but by returning, it leaves no process."""
-        if self._spec.gpus:
+        if self.spec.gpus:
             self._on_stage("waiting for its turn on the GPU")
-        async with self._gpus.turn(self._spec.gpus):
+        async with self._gpus.turn(self.spec.gpus):
             self._evidence, self._starting = deque(), True
             try:
                 child = self.child = self._spawn()
@@ -108,13 +108,14 @@ class Starter:
             finally:
                 self._starting = False
             self._evidence = deque(maxlen=_EVIDENCE_LINES)
+            self._engine.breaker.succeeded()  # it has generated: the failures were those of the process before
             return running
 
     def _spawn(self) -> Child:
         try:
             self._sink.begin()
-            prepare_socket(self._spec.uds)
-            return Child.spawn(self._spec.argv, self._environ, self._sink, self._limits.orphan_grace)
+            prepare_socket(self.spec.uds)
+            return Child.spawn(self.spec.argv, self._environ, self._sink, self._limits.orphan_grace)
         except OSError as error:
             raise self.failure(Reason(f"it could not be started: {error}")) from error
 
@@ -141,8 +142,8 @@ class Starter:
                 canary, cards = ready.result()
             except Locked as error:
                 raise self.failure(_LOCKED) from error
-            self._engine.cards = cards
-            self._engine.served_names = tuple(dict.fromkeys((*self._spec.served_names, *cards)))
+            self._serves(cards)
+            await self._read_kv()
             return canary
         raise self.failure(
             Reason(
@@ -157,13 +158,14 @@ class Starter:
 
     async def wake(self, running: Running) -> Running:
         """Back from `sleep`. Raises StartFailed; however it ends but by returning, it leaves no process."""
-        if self._spec.gpus:
+        if self.spec.gpus:
             self._on_stage("waiting for its turn on the GPU")
         try:
-            async with self._gpus.turn(self._spec.gpus):
+            async with self._gpus.turn(self.spec.gpus):
                 self._on_stage("waking")
                 woken = await self._ask("/wake_up", self._limits.sleep_wait)
                 if woken and await running.canary.sings(self._limits.first_generation_wait):
+                    self._engine.breaker.succeeded()
                     return running
                 raise self.failure(Reason("it did not wake from its sleep"))
         except BaseException:
@@ -176,6 +178,38 @@ class Starter:
         except (ConnectFailed, UpstreamLost, UpstreamTimeout):
             return False
         return 200 <= status < 300
+
+    def respec(self, spec: EngineSpec, environ: Mapping[str, str]) -> None:
+        """The next start uses these. The new names count at once, beside those that only the engine itself knew."""
+        engine, known = self._engine, self.spec.served_names
+        learned = [name for name in engine.cards if engine.ready and name not in known]
+        engine.served_names = tuple(dict.fromkeys((*spec.served_names, *learned)))
+        engine.files, engine.kv_events = spec.model, spec.kv_events
+        self.spec, self._environ = spec, environ
+
+    async def refresh(self) -> None:
+        """Ask again what the engine serves. Raises as `Upstream.fetch` does."""
+        status, cards = await served_models(self._engine.upstream, self._limits.models_wait)
+        if status == 200:
+            self._serves(cards)
+
+    async def _read_kv(self) -> None:
+        """How large its KV cache became, against what was predicted."""
+        try:
+            info = await kv.read(self._engine.upstream, self._limits.models_wait)
+        except (ConnectFailed, UpstreamLost, UpstreamTimeout):
+            return
+        tokens = self._engine.kv_tokens = None if info is None else info.tokens
+        predicted = self._engine.predicted_kv_tokens = self.spec.predicted_kv_tokens
+        if tokens and predicted:
+            off = 100 * (predicted / tokens - 1)
+            log.info(
+                "engine %s: %d tokens of KV cache, predicted %d (%+.1f %%)", self.spec.name, tokens, predicted, off
+            )
+
+    def _serves(self, cards: Cards) -> None:
+        self._engine.cards = cards
+        self._engine.served_names = tuple(dict.fromkeys((*self.spec.served_names, *cards)))
 
     def explain(self, child: Child) -> Reason:
         """Why an engine ended that was not told to."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Collection, Mapping, Sequence
+from itertools import count
 
 from aicockpit.engines.client import Upstream
 from aicockpit.engines.engine import Engine
@@ -27,6 +28,8 @@ from aicockpit.types import Address, EngineSpec, EngineState
 # Below this a health check would mostly measure itself.
 _SHORTEST_PERIOD_S = 0.1
 _EXTERNAL_CANARY_S = 60.0
+# How often it is asked whether an external engine that leaves has answered everything.
+_LOOK_S = 0.2
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -55,6 +58,9 @@ class Supervisor:
         self._settings, self._limits = settings, limits or limits_of(settings)
         self._gpus = GpuTurns(read_free) if read_free else GpuTurns()
         self._owners: dict[str, EngineProcess | ExternalEngine] = {}
+        # Taken out of service, by name; they still finish their last answers.
+        self._leaving: dict[str, EngineProcess | ExternalEngine] = {}
+        self._ends: set[asyncio.Task[None]] = set()
         self._version = 0
         self._waiters: set[asyncio.Future[None]] = set()
         for spec in specs:
@@ -62,10 +68,10 @@ class Supervisor:
         for number, address in enumerate(external, 1):
             self._add_external(f"external-{number}", address)
 
-    async def start(self, names: Collection[str] | None = None) -> None:
-        """Launch every engine, or those named, without waiting for any."""
+    async def start(self, resting: Collection[str] = ()) -> None:
+        """Launch every engine but those `resting`, without waiting for any."""
         for name, owner in self._owners.items():
-            if names is None or name in names:
+            if name not in resting:
                 owner.launch()
         await asyncio.sleep(0)  # each owner takes its first step: from here on none of them is `stopped`
 
@@ -103,11 +109,14 @@ class Supervisor:
 
     async def close(self) -> None:
         """Stop every engine, all at once, and wait until every process is gone."""
-        await asyncio.gather(*(owner.close() for owner in self._owners.values()))
+        await asyncio.gather(*(owner.close() for owner in (*self._owners.values(), *self._leaving.values())))
+        for task in self._ends:  # what still waits waits for the last answer of an external engine
+            task.cancel()
+        await asyncio.gather(*self._ends, return_exceptions=True)
 
     def hurry(self) -> None:
         """Let no engine finish what it does: a stop under way goes to SIGKILL at once."""
-        for owner in self._owners.values():
+        for owner in (*self._owners.values(), *self._leaving.values()):
             if isinstance(owner, EngineProcess):
                 owner.hurry()
 
@@ -131,22 +140,67 @@ class Supervisor:
         self._add_process(spec)
         self._notify()
 
-    async def remove(self, name: str) -> None:
-        """Let its requests finish, stop it for good, and forget it. No new request reaches it from now on."""
-        owner = self._owner(name)
-        self.engines.remove(owner.engine)
+    def reach(self, address: Address) -> None:
+        """One external engine more, looked for from now on."""
+        taken = self._owners.keys() | self._leaving.keys()
+        name = next(name for number in count(1) if (name := f"external-{number}") not in taken)
+        self._add_external(name, address)
+        self._owners[name].launch()
         self._notify()
-        await owner.close()
-        del self._owners[name]
+
+    def respec(self, spec: EngineSpec) -> None:
+        """The next start of a supervised engine uses this; its names, pin and ttl count at once."""
+        owner = self._owner(spec.name)
+        assert isinstance(owner, EngineProcess)
+        owner.respec(spec, child_environ(os.environ, self._settings, spec))
+        self._notify()
+
+    async def refresh(self, name: str) -> None:
+        """Ask an engine again what it serves: adapters come and go."""
+        owner = self._owner(name)
+        assert isinstance(owner, EngineProcess)
+        await owner.refresh()
+        self._notify()
+
+    @property
+    def leaving(self) -> list[Engine]:
+        """Engines that take no request any more but still finish some, and hold their memory."""
+        return [owner.engine for owner in self._leaving.values()]
+
+    def let_go(self, name: str) -> None:
+        """No new request reaches this engine; after its last answer it is stopped and forgotten."""
+        owner = self._owners.pop(name)
+        self.engines.remove(owner.engine)
+        self._leaving[name] = owner
+        task = asyncio.create_task(self._end(name, owner), name=f"end {name}")
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
+        self._notify()
+
+    async def gone(self, names: Collection[str]) -> None:
+        """Wait until none of those let go under these names is left."""
+        while any(name in self._leaving for name in names):
+            await self.changed()
+
+    async def _end(self, name: str, owner: EngineProcess | ExternalEngine) -> None:
+        try:
+            if isinstance(owner, EngineProcess):
+                await owner.stop(patient=True)
+            while owner.engine.load.total and owner.engine.ready:  # an external one: its answers go on without us
+                await asyncio.sleep(_LOOK_S)
+            await owner.close()
+        finally:
+            del self._leaving[name]
+            self._notify()
 
     async def restart(self, name: str) -> None:
         """Let its requests finish, stop, start. Raises as `start_engine`."""
         await self._owner(name).restart()
 
-    def log_tail(self, name: str, count: int) -> list[str]:
+    def log_tail(self, name: str, lines: int) -> list[str]:
         """The last lines that a supervised engine printed; none for an external one."""
         owner = self._owner(name)
-        return owner.sink.tail(count) if isinstance(owner, EngineProcess) else []
+        return owner.sink.tail(lines) if isinstance(owner, EngineProcess) else []
 
     def _owner(self, name: str) -> EngineProcess | ExternalEngine:
         return self._owners[name]

@@ -59,14 +59,18 @@ def plan(
     capacity: Mapping[str, int],
     min_resident_s: float,
     now: float,
+    spare: Sequence[str] = (),
 ) -> Plan:
     """`wanted`: engines that requests wait for, the longest first; `capacity`: bytes by device for all of them.
 
-    A device that `capacity` does not name has room for everything.
+    `spare`: brought only if nobody has to go for them: the other replicas of a model that is wanted. A device that
+    `capacity` does not name has room for everything.
     """
-    desk = _Desk(engines, capacity, min_resident_s, now)
+    desk = _Desk(engines, wanted, capacity, min_resident_s, now)
     for name in wanted:
         desk.serve(name)
+    for name in spare:
+        desk.fill(name)
     desk.retire(wanted)
     return Plan(tuple(desk.actions), desk.waits, min(desk.again, default=None))
 
@@ -74,8 +78,15 @@ def plan(
 class _Desk:
     """The state of one decision."""
 
-    def __init__(self, engines: Sequence[Seen], capacity: Mapping[str, int], min_resident_s: float, now: float) -> None:
-        self.engines = {one.name: one for one in engines}
+    def __init__(
+        self,
+        engines: Sequence[Seen],
+        wanted: Sequence[str],
+        capacity: Mapping[str, int],
+        min_resident_s: float,
+        now: float,
+    ) -> None:
+        self.engines, self.wanted = {one.name: one for one in engines}, wanted
         self.capacity, self.min_resident_s, self.now = capacity, min_resident_s, now
         self.actions: list[Action] = []
         self.waits: dict[str, str] = {}
@@ -90,7 +101,7 @@ class _Desk:
         engine = self.engines.get(name)
         if engine is None or engine.state in (EngineState.READY, EngineState.STARTING, EngineState.BACKOFF):
             return
-        needs = {device: size for device, size in engine.residence.needs if device in self.capacity}
+        needs = self._needs(engine)
         if engine.state is EngineState.STOPPING:
             self._wait(engine, needs, "it is still being put away")
             return
@@ -99,21 +110,36 @@ class _Desk:
             return
         short = self._short(needs)
         if not short:
-            self._held[name] = needs
-            self.actions.append(Action(Verb.BRING, name, "a request waits for it"))
+            self._bring(engine, needs, "a request waits for it")
             return
         self._make_room(engine, needs, short)
+
+    def _needs(self, engine: Seen) -> dict[str, int]:
+        return {device: size for device, size in engine.residence.needs if device in self.capacity}
+
+    def _bring(self, engine: Seen, needs: Mapping[str, int], reason: str) -> None:
+        self._held[engine.name] = dict(needs)
+        self.actions.append(Action(Verb.BRING, engine.name, reason))
+
+    def fill(self, name: str) -> None:
+        """Bring an engine if there is room that nobody waits for."""
+        engine = self.engines.get(name)
+        if engine is None or engine.state in HOLDING or engine.state is EngineState.FAILED or name in self._held:
+            return
+        needs = self._needs(engine)
+        if not self._promised & needs.keys() and not self._short(needs):
+            self._bring(engine, needs, "there is room for it")
 
     def retire(self, wanted: Sequence[str]) -> None:
         """Engines that nobody asked for in a while."""
         gone = {action.name for action in self.actions}
         for one in self.engines.values():
             ttl = one.residence.ttl_s
-            if ttl is None or one.residence.pinned or one.state is not EngineState.READY or one.in_work:
+            if ttl is None or one.residence.pinned or one.state is not EngineState.READY:
                 continue
             if one.name in gone or one.name in wanted:
                 continue
-            left = max(one.used, one.ready_at) + ttl - self.now
+            left = ttl if one.in_work else max(one.used, one.ready_at) + ttl - self.now
             if left <= 0:
                 self.actions.append(Action(Verb.PUT_AWAY, one.name, f"nobody asked for it for {ttl:g} s"))
             else:
@@ -126,15 +152,16 @@ class _Desk:
             _relieve(missing, self._held.get(name, {}))
         victims: list[Seen] = []
         young: list[Seen] = []
-        for one in sorted(self.engines.values(), key=lambda one: (one.in_work > 0, max(one.used, one.ready_at))):
+        for one in sorted(self.engines.values(), key=_worth):
             if not missing:
                 break
             held = self._held.get(one.name, {})
-            if one.state is not EngineState.READY or one.residence.pinned or not missing.keys() & held.keys():
+            if one.residence.pinned or one.name in self._leaving or not missing.keys() & held.keys():
                 continue
-            if one.name in self._leaving:
+            crashed = one.state is EngineState.BACKOFF and one.name not in self.wanted
+            if one.state is not EngineState.READY and not crashed:
                 continue
-            if self.now - one.ready_at < self.min_resident_s:
+            if not crashed and self.now - one.ready_at < self.min_resident_s:
                 young.append(one)
                 continue
             victims.append(one)
@@ -175,6 +202,11 @@ class _Desk:
             if (lack := used + size - self.capacity[device]) > 0:
                 short[device] = lack
         return short
+
+
+def _worth(one: Seen) -> tuple[bool, bool, float]:
+    """Who goes first: what has crashed, then what is idle, then what nobody has used for the longest."""
+    return one.state is not EngineState.BACKOFF, one.in_work > 0, max(one.used, one.ready_at)
 
 
 def _relieve(missing: dict[str, int], held: Mapping[str, int]) -> None:

@@ -120,7 +120,7 @@ def readiness(directory: Directory, used_memory: float | None) -> tuple[bool, st
         return False, "no model is served: set MODEL_NAME or AICOCKPIT_ENGINE_URLS"
     if any(engine.ready and not engine.breaker.open for engine in directory.engines):
         return True, "ready"
-    if any(engine.wakeable or engine.coming_back for engine in directory.engines):
+    if any(one.wakeable or (one.coming_back and not one.restarting) for one in directory.engines):
         return True, "no model is in memory; a request brings it back"
     return False, "; ".join(describe(engine) for engine in directory.engines)
 
@@ -250,6 +250,8 @@ def _status(engine: Engine) -> dict[str, Any]:
         "state": engine.state.value,
         "stage": engine.stage,
         "reason": engine.reason,
+        "waits": engine.waits,
+        "waiting": engine.waiting,
         "supervised": engine.supervised,
         "pid": engine.pid,
         "url": engine.address.url,

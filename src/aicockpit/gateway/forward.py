@@ -93,13 +93,12 @@ class Forwarder:
                 if not self._may_retry(exchange):
                     raise signal.error from signal
                 self.metrics.retries.labels(signal.reason).inc()
-            finally:
-                engine.used = time.monotonic()
 
     @contextlib.contextmanager
-    def occupied(self, engine: Engine, lane: Lane) -> Iterator[None]:
-        """A request is in work on the engine. The only place where loads change and trials are taken."""
+    def occupied(self, engine: Engine, lane: Lane, *, ours: bool = False) -> Iterator[None]:
+        """A request is in work, `ours` if nobody waits for it. The only place where loads change, trials are taken."""
         engine.load.add(lane, 1)
+        engine.load.prefetch += ours
         engine.load.sent += 1
         trial = engine.breaker.sent()
         try:
@@ -108,6 +107,9 @@ class Forwarder:
             if trial:
                 engine.breaker.trial_over()
             engine.load.add(lane, -1)
+            engine.load.prefetch -= ours
+            if not ours:
+                engine.used = time.monotonic()
             if self._rooms or self._turns:
                 self.wake()
 
@@ -122,7 +124,7 @@ class Forwarder:
                 await free
             finally:
                 self._turns.discard(free)
-        with self.occupied(engine, Lane.BACKGROUND):
+        with self.occupied(engine, Lane.BACKGROUND, ours=True):
             yield
 
     def _awaited(self, engine: Engine) -> bool:

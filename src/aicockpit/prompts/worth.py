@@ -30,6 +30,7 @@ class Row:
     lane: str
     pack: int
     neighbourhood: int
+    similar: int
     journal: int
     measured: bool
     note: str
@@ -52,6 +53,7 @@ class Worth:
 
     pack: int
     neighbourhood: int
+    similar: int
     journal: int
     measured: bool
     reason: str
@@ -69,7 +71,14 @@ class Table:
             raise ValueError(f"there is no lane {lane!r} in the table of context budgets, only {', '.join(LANES)}")
         row = next(row for row in self.rows if row.fits(model, lane))
         proof = "measured" if row.measured else "not measured"
-        return Worth(row.pack, row.neighbourhood, row.journal, row.measured, f"{_named(row)}, {proof}: {row.note}")
+        return Worth(
+            row.pack,
+            row.neighbourhood,
+            row.similar,
+            row.journal,
+            row.measured,
+            f"{_named(row)}, {proof}: {row.note}",
+        )
 
 
 def lookup(model: str, lane: str) -> Worth:

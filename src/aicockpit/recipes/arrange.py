@@ -17,6 +17,7 @@ from aicockpit.recipes.place import UTILISATION, Placement, Slot, Tenant, place
 from aicockpit.types import Address, Residence
 
 CPU = "cpu"
+_PART = "--gpu-memory-utilization"
 _LONGEST_NAME = 32  # it becomes the name of a socket
 
 
@@ -123,6 +124,7 @@ def _engines(models: Sequence[FleetModel], sized: Sequence[Sized], cores: Sequen
 def _made(one: _Engine, placed: Placement, totals: Mapping[str, int]) -> tuple[_Engine, EngineShape]:
     m, tenant = one.model, one.tenant
     extra: tuple[str, ...] = ()
+    part: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
     needs: tuple[tuple[str, int], ...] = ((CPU, tenant.need),)
     if tenant.gpus:
@@ -131,9 +133,14 @@ def _made(one: _Engine, placed: Placement, totals: Mapping[str, int]) -> tuple[_
         alone = all(sum(gpu in other.gpus for other in placed.seats) == 1 for gpu in gpus)
         if m.memory is not None or not alone:
             least = min(seat.share / totals[gpu] for gpu in gpus)
-            extra = ("--gpu-memory-utilization", f"{int(least * 1000) / 1000:.3f}")
+            part = (_PART, f"{int(least * 1000) / 1000:.3f}")
+            if flags.value(m.args, _PART) is not None:
+                raise SettingError(
+                    f"{m.model}: on a GPU that engines share, and beside `memory`, {_PART} in `args` has no place. "
+                    "Say with `memory` how much each of its GPUs gives it."
+                )
             if one.size.window is not None:
-                extra += ("--max-model-len", str(one.size.window))
+                extra = ("--max-model-len", str(one.size.window))
     residence = Residence(m.pinned, m.ttl, needs, m.sleep)
     shape = EngineShape(
         tenant.name,
@@ -145,7 +152,8 @@ def _made(one: _Engine, placed: Placement, totals: Mapping[str, int]) -> tuple[_
         flags.merge(one.size.flags, extra),
         residence,
     )
-    return one, replace(shape, lora=None if m.lora is None else tuple(m.lora.items()), context=m.context)
+    adapters = None if m.lora is None else tuple(m.lora.items())
+    return one, replace(shape, lora=adapters, context=m.context, part=part)
 
 
 def _check_host(engines: Sequence[_Engine], memory: int | None) -> None:

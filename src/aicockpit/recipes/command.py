@@ -33,7 +33,8 @@ class EngineShape:
     """What differs between the engines of a fleet. No GPU ids: it runs on the CPU, on `cpus` when given (`0-3`).
 
     `flags` are what its recipe and its place ask for; `args`, the user's own, win over them. `lora`: adapters as
-    (name, folder); empty allows them at run time, None does not. `context`: tokens, None for what fits.
+    (name, folder); empty allows them at run time, None does not. `context`: tokens, None for what fits. `part`:
+    flags for its share of a GPU; those that the user gave for all engines know nothing of it.
     """
 
     name: str
@@ -46,6 +47,7 @@ class EngineShape:
     residence: Residence = field(default_factory=Residence)
     lora: tuple[tuple[str, str], ...] | None = None
     context: int | None = None
+    part: tuple[str, ...] = ()
 
 
 def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) -> EngineSpec:
@@ -56,7 +58,8 @@ def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) 
     for warning in (*warnings, *flags.refuse(shape.args, f"args of {shape.name}", reader)):
         log.warning("%s", warning)
     asked = ("--max-model-len", str(shape.context)) if shape.context else ()
-    theirs = flags.merge(flags.merge(flags.merge(shape.flags, settings.engine_args), asked), shape.args)
+    general = flags.merge(flags.merge(shape.flags, settings.engine_args), shape.part)
+    theirs = flags.merge(flags.merge(general, asked), shape.args)
     uds = str(settings.run_dir / f"{shape.name}.sock")
     device = _gpu_flags(shape, theirs) if shape.gpus else _cpu_flags(_read_config(path), theirs)
     trust = ("--trust-remote-code",) if settings.trust_remote_code else ()
