@@ -341,8 +341,9 @@ def main(words: list[str]) -> int:
         about = [
             f"model {chosen.model}, prompts in the style {style.name} ({why})",
             f"{corpus.name}: {len(corpus.tree)} files, {share:.1%} of the lines use hidden symbols of other files",
-            f"tokens: pack {sizes.pack}, neighbourhood {sizes.near}, similar snippets {sizes.similar}, {sizes.before} "
-            f"before and {sizes.after} behind the line; the open file is in none of them; journal not measured",
+            f"tokens: pack {sizes.pack}, neighbourhood {sizes.near}, similar snippets {sizes.similar} (twice: "
+            f"{2 * sizes.similar}), {sizes.before} "
+            f"before and {sizes.after} behind the line; the open file is in none of them, and there is no journal",
             _walked([corpus.walk(sample) for sample in samples]),
         ]
         sections.write(PAGE, f"worth:{chosen.model}", section(command, about, found, share, ship))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from aicockpit.prompts.worth import LANES, Row, render
 from benchmarks.worth_lines import CHAT, CROSS, HELD, NEAR, NONE, PACK, PEERS, RANDOM, SEGMENTS, TWICE, VARIANTS, Sizes
 
-JOURNAL = 500  # tokens: not measured here; a journal replaces stale text, so it goes where a pack or neighbourhood goes
+JOURNAL = 500  # tokens: what benchmarks/worth_journal.py found to be worth it
 # What each lane can be given. Computed at each request, `similar` is the peers' way and none of ours; a chat has no
 # open file.
 SHIPPED: Mapping[str, Mapping[str, str]] = {
@@ -153,6 +153,8 @@ def table(results: Sequence[Result], kind: str, chat: bool = False) -> tuple[lis
         seen = scores(results, kind, variant)
         rate = exact_rate(results, kind, variant)
         exact = f"{rate.value:.1%} ± {rate.error:.1%}" if rate.count else "-"
+        if 0 < rate.count < seen.count:
+            exact += f" (of {rate.count})"
         gain = "-" if variant == nothing(variant) else gains(results, kind, variant).shown(sign=True)
         name = CHAT.get(variant, variant)
         lines.append([name, str(seen.count), seen.shown(), gain, *([] if chat else [exact])])

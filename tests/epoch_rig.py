@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import xxhash
@@ -215,10 +216,6 @@ class Script:
                 self._report(target, self.status(target.key))
 
 
-async def rendered(engine: str, model: str, text: str) -> tuple[int, ...]:
-    return ids(f"|system {text}|user ")
-
-
 @dataclass
 class Rig:
     """All of it, on one folder. `build` makes it anew after `close`, as a restarted server would."""
@@ -229,6 +226,8 @@ class Rig:
     names: tuple[str, ...] = ("e0",)
     build: Callable[[Path], Builder] | None = None
     workspace: int = 0
+    dated: bool = False
+    today: datetime = datetime(2026, 3, 1, 12)
 
     def start(self, model: Path | None = None) -> Rig:
         self.store = Store(self.folder)
@@ -243,14 +242,19 @@ class Rig:
             self.warmth,
             lambda: self.engines,
             lambda: self.models,
-            rendered,
+            self.rendered,
             worth=lambda model, lane: self.worth[lane],
             limits=self.limits,
+            today=lambda: self.today,
         )
         for name in self.names:
             self.engines[name] = Script(name, self.warmth, self.contexts.report)
         self.workspace = self.store.create("me", "repo").id
         return self
+
+    async def rendered(self, engine: str, model: str, text: str) -> tuple[int, ...]:
+        """By a template that may print the date in front."""
+        return ids(f"{self.today:|today is %d %B %Y}|system {text}|user " if self.dated else f"|system {text}|user ")
 
     async def close(self) -> None:
         await self.contexts.close()

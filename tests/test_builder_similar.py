@@ -154,6 +154,31 @@ async def test_with_contexts_and_a_real_builder_the_snippets_get_warm_and_follow
     await rig.close()
 
 
+async def test_a_workspace_that_made_way_and_came_back_shows_nothing_that_is_gone_by_then(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    worth = {"completion": Given(pack=400, journal=4000, neighbourhood=400, similar=2000), "chat": Given(0, 0, 0)}
+    limits = EpochLimits(idle_s=60.0, search_s=0.01, rooms=1)
+    rig = Rig(tree.folder, limits=limits, worth=worth, build=lambda folder: Builder(folder, inline=True))
+    rig.start(model=tree.model)
+    engine = rig.engines["e0"]
+    engine.auto = True
+
+    async def shown() -> str:
+        await rig.until(lambda: rig.head(path="open.py").tokens)
+        for _ in range(2):
+            rig.typed("open.py", "xyz", prefix="def circumference_of(radius):\n    return round(radius, width")
+        await rig.until(lambda: rig.head(path="open.py").similar_tokens)
+        return tree.text(rig.head(path="open.py").tokens[-rig.head(path="open.py").similar_tokens :])
+
+    rig.apply({**LIBRARY, **HOUSE})
+    assert "two_pi" in await shown()
+    other = rig.store.create("me", "other").id
+    await rig.contexts.focus(other, "x.py")
+    rig.apply({"circle.py": None})
+    assert "two_pi" not in await shown()
+    await rig.close()
+
+
 NAMES = ("a.py", "b.py", "c/d.py")
 TEXTS = st.lists(st.sampled_from(("alpha beta", "gamma", "delta beta", "alpha gamma")), max_size=80).map("\n".join)
 TREES = st.dictionaries(st.sampled_from(NAMES), TEXTS)

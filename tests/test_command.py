@@ -50,7 +50,8 @@ def test_the_whole_command_on_the_cpu(tmp_path: Path) -> None:
         *("--enforce-eager", "--block-size", "32", "--kv-cache-memory-bytes", "500000000", "--max-model-len", "8192"),
     )
     assert spec.served_names == ("Org/Smol", "tiny")
-    assert dict(spec.env) == {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    assert dict(spec.env) == {**offline, "CUDA_VISIBLE_DEVICES": ""}
 
 
 def test_kv_events_have_sockets_of_their_own_and_leave_the_users_alone(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ PROFILES = ["cpu", "dev32", "prod480"]
     ("profile", "gpus", "said", "not_said"),
     [
         ("cpu", "", "--enforce-eager --max-num-seqs --tool-call-parser", "--tensor-parallel-size"),
-        ("dev32", "A6000:1", "--tool-call-parser --max-model-len", "--moe-backend"),
+        ("dev32", "A6000:1", "--max-model-len", "--moe-backend --tool-call-parser"),
         ("prod480", "A100-80GB:8", "--enable-expert-parallel --moe-backend --tool-call-parser", "--data-parallel-size"),
         ("prod480", "H100:8", "--enable-expert-parallel --tool-call-parser", "--moe-backend"),
     ],

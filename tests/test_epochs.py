@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from aicockpit.workspace.steps import WarmState
 from aicockpit.workspace.track import EpochLimits
-from epoch_rig import MODEL, Given, Rig
+from epoch_rig import MODEL, Given, Rig, text_of
 
 QUIET = EpochLimits(idle_s=60.0, retry_s=0.05, render_retry_s=0.05)
 QUICK = EpochLimits(idle_s=0.05, retry_s=0.05, render_retry_s=0.05)
@@ -306,6 +307,29 @@ async def test_the_chat_lane_serves_a_message_that_only_grows(tmp_path: Path) ->
     engine.warm()
     assert rig.head(lane="chat").text.startswith(first.text)
     assert "another body" in rig.head(lane="chat").text
+    await rig.close()
+
+
+@pytest.mark.parametrize("dated", [True, False])
+async def test_on_another_day_a_chat_begins_with_that_days_date(tmp_path: Path, dated: bool) -> None:
+    worth = {"completion": Given(0, 0, 0), "chat": Given()}
+    rig = Rig(tmp_path, limits=QUIET, worth=worth, dated=dated, today=datetime(2026, 3, 1, 23, 59, 59, 950_000))
+    await rig.start().write({"a.py": "api of a.py\n"})
+    engine = rig.engines["e0"]
+    await rig.wanted()
+    engine.warm()
+    before = rig.head(lane="chat").tokens
+    assert before
+    assert ("today is 01 March" in text_of(before)) == dated
+    rig.today += timedelta(hours=1)  # and nothing else happens: no save, no news of an engine
+    if dated:
+        await rig.until(lambda: not rig.head(lane="chat").tokens)  # what is warm is not what the engine would render
+        await rig.told("today is 02 March")
+        engine.warm()
+        assert "today is 02 March" in text_of(rig.head(lane="chat").tokens)
+    else:
+        await asyncio.sleep(0.2)
+        assert rig.head(lane="chat").tokens is before
     await rig.close()
 
 

@@ -18,7 +18,7 @@ import fake_hub
 from aicockpit.errors import ModelError
 from aicockpit.models import fetch, files
 from aicockpit.models.hub import Hub, Unreachable
-from aicockpit.models.locate import ModelFiles, check_apart, resolve, resolve_apart
+from aicockpit.models.locate import ModelFiles, check, check_apart, resolve, resolve_apart
 from aicockpit.models.records import Records
 from aicockpit.models.snapshots import WrongContent, cached, newest_complete
 from aicockpit.settings import Settings, load
@@ -168,6 +168,7 @@ def test_without_a_network_the_last_complete_revision_is_used_and_said(
         assert (found.path, found.source) == (first, "cache")
         assert why in found.note
         assert "using the last complete revision in the cache, aaaaaaaa" in found.note
+        check(["ok/m"], settings(tmp_path), hub=there)
         with pytest.raises(Unreachable):
             resolve("ok/m@v2", settings(tmp_path), hub=there)
     assert newest_complete(hub, "o/none") is None
@@ -226,7 +227,6 @@ def test_a_cache_that_may_not_be_written_still_serves(hub: Hub, tmp_path: Path) 
 def test_failures_say_what_to_do(
     hub: Hub, server: fake_hub.Hub, tmp_path: Path, model: str, token: str, message: str, through: str
 ) -> None:
-    from aicockpit.models.locate import check
 
     there = replace(hub, token=token)
     calls: dict[str, Callable[[], object]] = {
@@ -258,7 +258,6 @@ async def test_a_fleet_is_checked_before_any_of_it_is_fetched(environment: fake_
 
 
 def test_a_fleet_s_space_is_added_up(hub: Hub, tmp_path: Path) -> None:
-    from aicockpit.models.locate import check
 
     with pytest.raises(ModelError, match=r"this fleet needs 6000000.0 GB more"):
         check(["huge/m", "huge/n"], settings(tmp_path), hub)

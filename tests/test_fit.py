@@ -185,7 +185,7 @@ def test_a_pipeline_is_cut_as_vllm_cuts_it() -> None:
         ({"quant_method": "gguf"}, "A6000", "no longer a vLLM format"),
         ({"quant_method": "hqq"}, "A6000", "vLLM has no quantisation 'hqq'"),
         ({"quant_method": "mxfp4"}, "T4", "mxfp4 weights need compute capability 8.0, and Tesla T4 has 7.5"),
-        ({"quant_method": "awq", "bits": 4}, "V100-32GB", "awq weights need compute capability 7.5"),
+        ({"quant_method": "gptq", "bits": 4}, "V100-32GB", "vLLM's kernels need compute capability 7.5"),
     ],
 )
 def test_formats_that_do_not_run_are_refused(quantised: dict[str, Any], card: str, why: str) -> None:

@@ -142,6 +142,13 @@ def test_a_false_positive_can_be_brought_back_whatever_its_type(tmp_path: Path, 
         assert look() == ({b".aicockpitignore"}, {path})
 
 
+def test_a_key_far_behind_the_beginning_is_found_too(tmp_path: Path) -> None:
+    clusters = "- cluster:\n    certificate-authority-data: " + "TUlJ" * 500 + "\n"
+    kube = clusters * 40 + "users:\n- user:\n    client-key-data: TUlJ\n"
+    put(tmp_path, {"cluster.yaml": kube, "notes.md": "x\n" * 50_000 + KEY, "a.yaml": clusters * 40, "a.py": kube})
+    assert ours(tmp_path) == {b"a.yaml", b"a.py"}
+
+
 @pytest.mark.parametrize("name", ["a*b", "[x]?.json", "back\\slash", "space ", "!#", "dir/ü é"])
 def test_the_line_that_is_advised_means_this_file_and_no_other(tmp_path: Path, name: str) -> None:
     fill(tmp_path, [name, "aXb", "x1.json", "backslash", "space", "dir/u"], KEY)

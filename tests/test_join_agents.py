@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -203,9 +204,21 @@ async def test_how_much_to_think_is_asked_of_the_template_as_vllm_says_it(
     template = Template(chatml)
     answer, _ = await asked(tmp_path, path, {**ALL[path], **more}, template)
     assert answer.headers["x-aicockpit-context"] == "160 tokens; warm"
-    off = "thinking" in more
-    told = {"enable_thinking": not off, "reasoning_effort": "none" if off else "low"}
-    assert json.loads(bytes(template.calls[-1]["chat_template_kwargs"])) == told
+    given = [json.loads(bytes(call["chat_template_kwargs"])) for call in template.calls if len(call) > 1]
+    told = [{"enable_thinking": True, "reasoning_effort": "low"}]
+    off = [{"enable_thinking": False, "reasoning_effort": "none"}] if "thinking" in more else []
+    assert given == off + told
+
+
+async def test_thinking_that_is_off_is_asked_for_both_ways_in_which_vllm_may_say_it(tmp_path: Path) -> None:
+    def template(messages: Sequence[Any], tools: Sequence[Any] = (), chat_template_kwargs: Any = None) -> str:
+        """It knows no effort "none", which then is "medium": vLLM sees that, and says "low"."""
+        effort = json.loads(bytes(chat_template_kwargs or b"{}")).get("reasoning_effort")
+        return f"<effort {effort if effort in ('low', 'high') else 'medium'}>{chatml(messages, tools)}"
+
+    body = {**TALKS["/v1/messages"], "thinking": {"type": "disabled"}}
+    answer, _ = await asked(tmp_path, "/v1/messages", body, Template(template))
+    assert answer.headers["x-aicockpit-context"].startswith("none; the request's template arguments change what")
 
 
 @pytest.mark.parametrize("path", list(ALL))

@@ -210,6 +210,18 @@ async def test_a_new_process_is_a_new_engine_even_if_it_was_ready_at_every_look(
         await made.until(one, "warm")
 
 
+async def test_after_a_sleep_the_same_process_is_warmed_again(tmp_path: Path) -> None:
+    one = target(100)
+    async with running(tmp_path) as (fake, made):
+        made.want(one)
+        await made.until(one, "warm")
+        await asyncio.to_thread(fake.forget)
+        before = len(asked(fake))
+        made.engine.generation += 1
+        await until(lambda: len(asked(fake)) > before)
+        await made.until(one, "warm")
+
+
 async def test_an_eviction_told_by_an_event_is_repaired_without_being_asked_for(tmp_path: Path) -> None:
     one = target(400)
     async with running(tmp_path, *event_flags(tmp_path), events=source(tmp_path)) as (fake, made):

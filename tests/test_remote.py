@@ -159,6 +159,17 @@ def test_a_complete_download_knows_best_and_asks_nobody(hub: Hub, server: fake_h
     assert not server.requests
 
 
+def test_without_a_network_the_download_that_would_be_served_is_looked_at(
+    hub: Hub, server: fake_hub.Hub, tmp_path: Path
+) -> None:
+    server.publish("ok/m", one_file(tmp_path))
+    first = pull(hub)
+    (hub.storage("ok/m") / "refs" / "main").write_text(NEXT)  # another program began an update
+    assert remote.look(offline(hub), "ok/m").commit == first.name
+    with pytest.raises(ModelError):
+        remote.look(offline(hub), "ok/m", NEXT)
+
+
 @pytest.mark.parametrize(
     ("model", "told"),
     [

@@ -161,4 +161,7 @@ def test_only_what_is_in_memory_may_be_given_to_a_new_plan() -> None:
         return Engine("e", address, Upstream(address), state=state, residence=Residence(needs=needs))
 
     ready, stopped = EngineState.READY, EngineState.STOPPED
-    assert _taken([engine(ready, ("cpu", 2)), engine(stopped, ("cpu", 4)), engine(ready, ("0", 8))]) == 2
+    assert _taken([engine(ready, ("cpu", 2)), engine(stopped, ("cpu", 4)), engine(ready, ("0", 8))]) == {
+        "cpu": 2,
+        "0": 8,
+    }

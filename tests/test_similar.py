@@ -197,6 +197,22 @@ def test_a_query_is_made_of_the_last_lines(lines: list[str]) -> None:
     assert query("\n".join(lines)) == words("\n".join(lines[-CHUNK_LINES:]))
 
 
+def test_data_that_looks_like_text_fills_no_memory() -> None:
+    letters = random.Random(5)
+
+    def line(length: int) -> str:
+        return "".join(letters.choices("abcdefghijklmnopqrstuvwxyz", k=length))
+
+    chunks = Chunks(vocabulary=100)
+    chunks.add("names.py", "\n".join(VOCABULARY))
+    chunks.add("base64.txt", "\n".join(" ".join(line(3) for _ in range(20)) for _ in range(CHUNK_LINES)))
+    assert len(chunks) == 1
+    chunks.add("sequence.txt", "\n".join(line(60) for _ in range(10 * CHUNK_LINES)))
+    assert len(chunks) == 11
+    assert len(chunks._lists) == 100
+    assert [found.path for found in chunks.search(frozenset(VOCABULARY), ())] == ["names.py"]
+
+
 def test_typing_a_word_is_no_move_and_another_place_is_one() -> None:
     lines = [
         f"self.{one} = {other}({one})" for one, other in zip(VOCABULARY * 3, reversed(VOCABULARY * 3), strict=True)

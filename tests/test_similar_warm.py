@@ -234,40 +234,16 @@ async def test_a_search_that_fails_is_told_and_tried_again_and_costs_nothing(rig
     await rig.until(lambda: "{two.py~" in wish(rig))
 
 
-async def test_an_editor_names_a_line_and_the_snippets_for_it_are_warm_before_the_first_key(rig: Rig) -> None:
-    engine = rig.engines["e0"]
-    text = "long\n" + "alpha beta gamma\n" * 40 + "red green blue\n" * 40
-    await rig.write({"long.py": text})
-    await rig.told("<long.py=")
-    engine.warm()
-    await rig.contexts.focus(rig.workspace, "long.py", 20)
-    await rig.until(lambda: "{one.py~" in wish(rig, "long.py"))
-    assert rig.builder.searches[-1].query >= {"alpha", "beta", "gamma"}
-    await rig.contexts.focus(rig.workspace, "long.py", 80)
-    await rig.until(lambda: "{two.py~" in wish(rig, "long.py"))
-    engine.warm()
-    assert "{two.py~" in rig.text(path="long.py")
-    searches = len(rig.builder.searches)
-    await rig.contexts.focus(rig.workspace, "long.py", 81)
-    await rig.contexts.focus(rig.workspace, "nowhere.py", 5)
-    await asyncio.sleep(0.05)
-    assert len(rig.builder.searches) == searches
-    assert "{two.py~" in rig.text(path="long.py")
-    rig.typed("long.py", TAIL, prefix=HERE)
-    await rig.until(lambda: "{one.py~" in wish(rig, "long.py"))
-
-
-async def test_a_file_can_be_open_for_one_model_only_by_any_of_its_names(rig: Rig) -> None:
-    engine = rig.engines["e0"].engine
-    engine.served_names = (MODEL, "other", "nick")
+async def test_a_file_can_be_open_for_one_model_only(rig: Rig) -> None:
+    rig.engines["e0"].engine.served_names = (MODEL, "other")
     rig.models.append(replace(rig.models[0], name="other"))
     rig.contexts.engines_changed()
     tracks = rig.contexts._rooms[rig.workspace].tracks
     await rig.until(lambda: ("other", "completion") in tracks)
     await rig.contexts.focus(rig.workspace, "two.py", None, "other")
-    await rig.contexts.focus(rig.workspace, "three.py", 2, "nick")
-    assert list(tracks["other", "completion"].open) == ["open.py"]
-    assert list(tracks[MODEL, "completion"].open) == ["three.py", "two.py", "open.py"]
+    await rig.contexts.focus(rig.workspace, "three.py", 2, MODEL)
+    assert list(tracks["other", "completion"].open) == ["two.py", "open.py"]
+    assert list(tracks[MODEL, "completion"].open) == ["three.py", "open.py"]
 
 
 @pytest.mark.parametrize("how", ["stuck", "refused"])

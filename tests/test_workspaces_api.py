@@ -18,9 +18,11 @@ from fastapi import Request
 from aicockpit.errors import ApiError
 from aicockpit.gateway import workspaces
 from aicockpit.gateway.auth import CONTROL, Caller
+from aicockpit.gateway.directory import Directory
 from aicockpit.gateway.intake import Intake
 from aicockpit.workspace.blobs import digest
 from aicockpit.workspace.store import StoreLimits
+from rig import engine_of
 from workspaces_rig import ALL, LIMITS, Site, code, framed, post, push, site_in
 
 
@@ -132,6 +134,20 @@ async def test_focus_reaches_the_warm_side(site: Site, key: httpx.AsyncClient) -
     assert code(await key.post("/tree/focus", json={"path": "../c"})) == (400, "bad_path")
     assert code(await key.post("/tree/focus", json={"path": "a", "line": -1})) == (400, "invalid_json")
     assert code(await key.post("/tree/focus", content=b'{"path": "' + b"x" * 70_000)) == (413, "body_too_large")
+
+
+async def test_focus_knows_a_model_by_all_its_names_and_refuses_one_that_is_none(tmp_path: Path) -> None:
+    directory = Directory([engine_of("http://127.0.0.1:9", names=("org/m", "m"))], {"gpt": "m"})
+    async with site_in(tmp_path / "store", first_name=directory.first_name) as site:
+        client = site.client(Caller("laptop", False))
+        await client.put("/tree")
+        for model in ("org/m", "m", "gpt", "m@tree"):
+            assert (await client.post("/tree/focus", json={"path": "a.py", "model": model})).status_code == 202
+        assert {told[4] for told in site.warm.told} == {"org/m"}
+        refused = await client.post("/tree/focus", json={"path": "a.py", "model": "other"})
+        assert code(refused) == (404, "model_not_found")
+        assert "org/m, m, gpt" in refused.json()["error"]["message"]
+        assert len(site.warm.told) == 4
 
 
 async def test_limits_answer_with_their_names(site: Site, key: httpx.AsyncClient) -> None:

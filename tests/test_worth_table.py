@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,8 @@ def test_the_peers_way_is_shown_and_never_shipped() -> None:
     best, why = winner(found, "completion", 0.1)
     assert best != PEERS
     assert not why.startswith(f"{PEERS} +")
-    assert any(cells[0] == PEERS and cells[3].startswith("+0.5") for cells in table(found, RANDOM)[1])
+    shown = {cells[0]: cells[3] for cells in table(found, RANDOM)[1]}
+    assert float(shown[PEERS].split()[0]) == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(("best", "tokens"), [(HELD, 512), (TWICE, 1024), (f"pack + neighbourhood + {HELD}", 512)])
@@ -98,3 +100,12 @@ def test_the_rows_to_ship_are_a_table_that_the_product_reads() -> None:
     assert shipped.lookup("smollm2-135m-instruct", "chat").neighbourhood == 0
     assert row_of(found, "completion", 0.1, "SmolLM2-135M-Instruct", sizes, "small").measured
     assert not row_of(found[:50], "completion", 0.1, "SmolLM2-135M-Instruct", sizes, "small").measured
+
+
+def test_a_rate_of_fewer_lines_than_the_row_says_so() -> None:
+    found = results(0.1, count=4)
+    found = [*found[1:], replace(found[0], exact={"none": True, "pack": False})]
+    shown = {cells[0]: cells[-1] for cells in table(found, RANDOM)[1]}
+    assert shown["none"] == "100.0% ± 0.0% (of 1)"
+    assert shown["pack"] == "0.0% ± 0.0% (of 1)"
+    assert shown[PEERS] == "-"

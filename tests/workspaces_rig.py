@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-from collections.abc import AsyncIterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,9 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site_in(folder: Path, limits: StoreLimits = LIMITS) -> AsyncIterator[Site]:
+async def site_in(
+    folder: Path, limits: StoreLimits = LIMITS, first_name: Callable[[str], str] = str
+) -> AsyncIterator[Site]:
     app = FastAPI()
 
     @app.exception_handler(ApiError)
@@ -70,7 +72,7 @@ async def site_in(folder: Path, limits: StoreLimits = LIMITS) -> AsyncIterator[S
         return Response(envelope.body(error, "test"), error.status, media_type="application/json")
 
     store, warm = Store(folder, limits), Asked()
-    workspaces.add(app, store, warm)
+    workspaces.add(app, store, warm, first_name)
     site = Site(store, warm, app)
     try:
         yield site

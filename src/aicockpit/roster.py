@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +26,7 @@ from aicockpit.models.dimensions import shape_apart
 from aicockpit.models.locate import check_apart, is_path, note_used, resolve_apart
 from aicockpit.recipes import command, fleet, load, lora
 from aicockpit.recipes.arrange import CPU, Plan, Sized, arrange
-from aicockpit.recipes.fleet import Asked, FleetModel
+from aicockpit.recipes.fleet import Asked
 from aicockpit.recipes.place import Slot
 from aicockpit.settings import Settings
 from aicockpit.sizing import Sizer, predict
@@ -71,13 +72,14 @@ class Roster:
         """
         machine = await asyncio.to_thread(detect.inspect)
         found = detect.devices(machine, self.settings.cuda_visible)
-        slots = [Slot(_id_of(device), device) for device in found]
+        taken = _taken(engines)
+        slots = [Slot(_id_of(device), _with(device, taken.get(_id_of(device), 0))) for device in found]
         self.devices = {slot.id: slot.device for slot in slots}
         asked = fleet.ask(self.settings)
         if asked.models:
             command.command(self.settings)  # is there a vLLM at all?
         memory = machine.memory_available
-        host = None if memory is None else int((memory + _taken(engines)) * _HOST_SHARE)
+        host = None if memory is None else int((memory + taken.get(CPU, 0)) * _HOST_SHARE)
         sized = await self._size(asked, slots, host)
         plan = arrange(asked, sized, slots, sorted(os.sched_getaffinity(0)), host)
         for m, size in zip(asked.models, sized, strict=True):
@@ -102,7 +104,7 @@ class Roster:
             for wanted in planned.shapes:
                 spec = command.build(wanted, files.path, planned.name or files.served_name, self.settings)
                 devices = [self.devices[gpu] for gpu in spec.gpus if gpu in self.devices]
-                kv = None if known is None else predict(known, spec.argv, devices)
+                kv = None if isinstance(known, str) else predict(known, spec.argv, devices)
                 spec = replace(spec, predicted_kv_tokens=kv)
                 yield lora.changed(spec, self._adapters_of(spec))
 
@@ -178,16 +180,21 @@ class Roster:
 
     async def _size(self, asked: Asked, slots: Sequence[Slot], memory: int | None) -> list[Sized]:
         library = load.library(self.settings.recipes)
-        known: dict[str, ModelShape | None] = {}
-        for m in asked.models:
-            if slots or is_path(m.model):  # without GPUs only files that are here are asked
-                known[m.model] = known[m.model.partition("@")[0]] = await self._shape_of(m)
-        sizer = Sizer(self.settings, library.recipes, slots, known.get, memory)
+        known: dict[str, ModelShape] = {}
+        unknown: dict[str, str] = {}
+        # Without GPUs only files that are here are asked.
+        names = list(dict.fromkeys(m.model for m in asked.models if slots or is_path(m.model)))
+        for name, told in zip(names, await asyncio.gather(*map(self._shape_of, names)), strict=True):
+            if isinstance(told, str):
+                unknown[name] = told
+            else:
+                known[name] = known[name.partition("@")[0]] = told
+        sizer = Sizer(self.settings, library.recipes, slots, known.get, memory, unknown)
         return [sizer.size(m) for m in asked.models]
 
-    async def _shape_of(self, m: FleetModel) -> ModelShape | None:
-        self.show(f"model {m.model}", "reading its dimensions", 0, 0)
-        return await shape_apart(m.model, self.settings)
+    async def _shape_of(self, model: str) -> ModelShape | str:
+        self.show(f"model {model}", "reading its dimensions", 0, 0)
+        return await shape_apart(model, self.settings)
 
 
 async def _bring(supervisor: Supervisor, swapper: Swapper, engine: Engine, *, stop: bool, due: bool) -> None:
@@ -213,10 +220,17 @@ def _reach(supervisor: Supervisor, before: Plan, plan: Plan) -> None:
             supervisor.reach(address)
 
 
-def _taken(engines: Sequence[Engine]) -> int:
-    """Bytes of the host's memory that our own engines hold: a new plan may use them."""
-    holding = [engine.residence.needs for engine in engines if engine.state in HOLDING]
-    return sum(size for needs in holding for device, size in needs if device == CPU)
+def _taken(engines: Sequence[Engine]) -> Mapping[str, int]:
+    """Bytes by device that our own engines hold: a new plan may use them."""
+    held: Counter[str] = Counter()
+    for engine in engines:
+        if engine.state in HOLDING:
+            held.update(dict(engine.residence.needs))
+    return held
+
+
+def _with(device: Device, ours: int) -> Device:
+    return device if device.free is None else replace(device, free=min(device.memory, device.free + ours))
 
 
 def _differs(one: EngineSpec, other: EngineSpec) -> bool:

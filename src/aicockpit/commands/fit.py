@@ -88,7 +88,7 @@ def run(loaded: Settings, arguments: argparse.Namespace) -> int:
     ask = fit.Ask(arguments.context, arguments.utilisation, kv_dtype=arguments.kv_dtype, eager=arguments.eager)
     judged = [(subject, judge(subject.shape, devices, ask, arguments.gpus, memory)) for subject in subjects]
     own = [one for one in judged if not one[0].manual] or judged
-    subject, found = next((one for one in own if one[1].verdict.fits), own[-1])
+    subject, found = min((one for one in own if one[1].verdict.fits), key=_misses, default=own[-1])
     others = tuple((one.name, one.shape.precision, told.verdict) for one, told in judged if one is not subject)
     counsel = fit.advice(subject.shape, devices, ask) if devices and not found.verdict.fits else ()
     view = fit_show.View(
@@ -99,6 +99,13 @@ def run(loaded: Settings, arguments: argparse.Namespace) -> int:
     else:
         fit_show.show(view, out)
     return FITS if found.verdict.fits else DOES_NOT
+
+
+def _misses(one: tuple[Subject, fit.Best]) -> tuple[bool, bool, bool]:
+    """Of checkpoints that fit, what `recipes.select` minds before the loss of precision (docs/recipes.md, the rank)."""
+    subject, verdict = one[0], one[1].verdict
+    enough = min(fit.WORKING, subject.shape.max_len or fit.WORKING)
+    return verdict.max_model_len < enough, verdict.layout.pipeline > 1, verdict.concurrency < spot.ROOM
 
 
 def judge(

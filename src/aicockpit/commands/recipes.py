@@ -158,6 +158,7 @@ def _explain(loaded: Settings, arguments: argparse.Namespace) -> int:
         features=tuple(arguments.more),
         without=tuple(arguments.less),
         memory=memory,
+        args=loaded.engine_args,
     )
     outcome = select(wish, library.recipes, devices, _shapes(loaded, library, wish.model))
     if arguments.json:

@@ -200,16 +200,16 @@ class Swapper:
         log.info("engine %s: %s, since %s", action.name, action.verb.value, action.reason)
         self._doing[action.name] = action
         call = self.houses.start_engine if action.verb is Verb.BRING else self.houses.put_away
-        work = self._reported(call(action.name), action)
+        work = self._reported(call, action)
         task = asyncio.create_task(work, name=f"{action.verb.value} {action.name}")
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
-    async def _reported(self, call: Coroutine[None, None, None], what: Action) -> None:
+    async def _reported(self, call: Callable[[str], Coroutine[None, None, None]], what: Action) -> None:
         """What went wrong is told by the engine's state. An engine may have been taken out meanwhile."""
         try:
             with contextlib.suppress(KeyError):
-                await call
+                await call(what.name)
         except EngineStartError as error:
             log.warning("engine %s: %s", what.name, error)
             for ticket in self._tickets:

@@ -51,11 +51,13 @@ class Conversation(Composition):
         self.tools = list_of(self.parts.get("tools"))
         self.length: int | None = None
         self.edge = 0
-        found = arguments(self.template_arguments())
-        if isinstance(found, str):
-            self.reason = self.reason or found
-            found = b""
-        self.traits = Traits(bool(self.tools), self.turns(), found)
+        self.traits = []
+        for effort in self.efforts():
+            found = arguments(self.template_arguments(effort))
+            if isinstance(found, str):
+                self.reason = self.reason or found
+                found = b""
+            self.traits.append(Traits(bool(self.tools), self.turns(), found))
         if not self.messages and not (raw is not None and isinstance(decode(raw), str)):
             self.reason = self.reason or "the request has no messages"
 
@@ -64,16 +66,16 @@ class Conversation(Composition):
         """Whether the conversation has more than one turn."""
 
     @abstractmethod
-    def efforts(self) -> str | None:
-        """How much the model is to think, as the engine hands it to the template."""
+    def efforts(self) -> tuple[str | None, ...]:
+        """How much the model is to think, as the engine hands it to the template: one of these."""
 
-    def template_arguments(self) -> dict[str, Any]:
+    def template_arguments(self, effort: str | None) -> dict[str, Any]:
         """What the engine hands to the template beside messages and tools. As vLLM has it in `build_chat_params`."""
         given = value_of(self.parts, "chat_template_kwargs")
         found = dict(given) if isinstance(given, dict) else {}
         if given is not None and not isinstance(given, dict):
             self.reason = self.reason or "the request has `chat_template_kwargs` that are no object"
-        if (effort := self.efforts()) is not None:
+        if effort is not None:
             found.setdefault("enable_thinking", effort != "none")
             found["reasoning_effort"] = effort
         return found
@@ -84,11 +86,12 @@ class Conversation(Composition):
             return
         if self.room() < self.voice.max_len // 2 and self.bytes < LONGEST * self.voice.max_len:
             self.length = await self._count(self.voice)
-        edge = await self.joiner.layouts.edge(engines, self.model, self.traits)
-        if isinstance(edge, str):
-            self.reason = edge
-        else:
-            self.edge = edge
+        for traits in self.traits:
+            edge = await self.joiner.layouts.edge(engines, self.model, traits)
+            if isinstance(edge, str):
+                self.reason = edge
+                return
+            self.edge = max(self.edge, edge)
 
     def restore(self) -> None:
         """The client's own words as they came: a request may be written anew for another engine."""
@@ -138,8 +141,8 @@ class Chat(Conversation):
     def turns(self) -> bool:
         return many(self.messages)
 
-    def efforts(self) -> str | None:
-        return text_of(value_of(self.parts, "reasoning_effort"))
+    def efforts(self) -> tuple[str | None, ...]:
+        return (text_of(value_of(self.parts, "reasoning_effort")),)
 
     def read(self) -> None:
         super().read()
@@ -171,12 +174,12 @@ class Messages(Conversation):
     def turns(self) -> bool:
         return many(self.messages)
 
-    def efforts(self) -> str | None:
-        """`thinking` that is disabled counts as an effort, before that of the output."""
+    def efforts(self) -> tuple[str | None, ...]:
+        """`thinking` that is disabled counts as an effort, before that of the output: which one, vLLM finds out."""
         wanted, thinking = value_of(self.parts, "output_config"), value_of(self.parts, "thinking")
         if isinstance(thinking, dict) and thinking.get("type") == "disabled":
-            return "none"
-        return text_of(wanted.get("effort")) if isinstance(wanted, dict) else None
+            return "none", "low"
+        return (text_of(wanted.get("effort")) if isinstance(wanted, dict) else None,)
 
     def fill(self) -> None:
         self.restore()
@@ -214,9 +217,9 @@ class Responses(Conversation):
     def turns(self) -> bool:
         return many(self.messages) or value_of(self.parts, "previous_response_id") is not None
 
-    def efforts(self) -> str | None:
+    def efforts(self) -> tuple[str | None, ...]:
         reasoning = value_of(self.parts, "reasoning")
-        return text_of(reasoning.get("effort")) if isinstance(reasoning, dict) else None
+        return (text_of(reasoning.get("effort")) if isinstance(reasoning, dict) else None,)
 
     def fill(self) -> None:
         self.restore()

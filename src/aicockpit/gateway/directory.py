@@ -55,6 +55,11 @@ class Directory:
             return *self.find(model), ""
         return *self.find(base), workspace
 
+    def first_name(self, model: str) -> str:
+        """The name that stands for all that a model has. Raises NotFound, NotReady."""
+        _, engines, _ = self.find_in_workspace(model)
+        return engines[0].served_names[0]
+
     def _unknown(self) -> str:
         """Engines of which it is not known yet what they serve."""
         silent = [e for e in self.engines if not e.served_names and e.state is not EngineState.STOPPED]

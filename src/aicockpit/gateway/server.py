@@ -81,7 +81,7 @@ def build(
         forwarder.waker = operations
     joiner: Joiner | None = None
     if warm is not None:
-        workspaces.add(app, warm.store, warm.contexts)
+        workspaces.add(app, warm.store, warm.contexts, directory.first_name)
         forwarder.residents = warm.residents
         find = functools.partial(workspaces.visible, warm.store)
         joiner = Joiner(warm.contexts, warm.residents, find, warm.voices, Parity(metrics.registry))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
@@ -109,8 +109,11 @@ def names(store: Store, caller: Caller) -> list[str]:
     return list(dict.fromkeys(info.name for info in used))
 
 
-def add(app: FastAPI, store: Store, warm: Warm) -> None:
-    """Mount the routes. Who calls stands in the scope, as `admin.py` has it; errors are left to its handlers."""
+def add(app: FastAPI, store: Store, warm: Warm, first_name: Callable[[str], str] = str) -> None:
+    """Mount the routes. Who calls stands in the scope, as `admin.py` has it; errors are left to its handlers.
+
+    `first_name` gives a model's own name for any of its names. Raises NotFound, NotReady.
+    """
     intake = Intake(max(_BUDGET, store.limits.manifest_body), _BODY_WAIT_S)
     # One writer at a time is SQLite's rule; it also keeps the revisions in order for `warm`.
     one_manifest, pushes = asyncio.Lock(), asyncio.Semaphore(_PUSHES)
@@ -175,8 +178,9 @@ def add(app: FastAPI, store: Store, warm: Warm) -> None:
         async with intake.body(request, _FOCUS_BODY) as raw:
             asked = _decode(inflate(raw, _FOCUS_BODY) if gzipped(request) else raw, _Focus)
         check_path(asked.path)
+        model = first_name(asked.model) if asked.model else None
         store.touch(info.id)
-        await _told(warm.focus(info.id, asked.path, asked.line, asked.model))
+        await _told(warm.focus(info.id, asked.path, asked.line, model))
         return {}
 
 

@@ -28,3 +28,8 @@ class Device:
     tflops: float | None = None  # 16-bit, dense
     uuid: str | None = None
     index: int | None = None
+
+    @property
+    def instance(self) -> bool:
+        """A MIG instance: it has a UUID of its own, and no number."""
+        return self.index is None and self.uuid is not None

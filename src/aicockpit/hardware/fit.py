@@ -7,7 +7,7 @@ from __future__ import annotations
 from aicockpit.hardware.fit_advice import advice
 from aicockpit.hardware.fit_best import best
 from aicockpit.hardware.fit_cpu import cpu, error
-from aicockpit.hardware.fit_judge import SHORTEST, judge
+from aicockpit.hardware.fit_judge import SHORTEST, WORKING, judge
 from aicockpit.hardware.fit_layout import layouts, refusal
 from aicockpit.hardware.fit_terms import defaults
 from aicockpit.hardware.fit_types import KV_DTYPES, UTILISATION, Ask, Best, Layout, Term, Verdict, gib
@@ -16,6 +16,7 @@ __all__ = [
     "KV_DTYPES",
     "SHORTEST",
     "UTILISATION",
+    "WORKING",
     "Ask",
     "Best",
     "Layout",

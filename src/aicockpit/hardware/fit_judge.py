@@ -113,8 +113,12 @@ def _praise(shape: ModelShape, tokens: int, length: int, concurrency: float, lay
 
 
 def _mixed(used: Sequence[Device]) -> str:
-    """One engine is one build of vLLM."""
-    return "NVIDIA and AMD GPUs cannot serve one model together" if len({device.vendor for device in used}) > 1 else ""
+    """One engine is one build of vLLM, and CUDA shows a process one MIG instance."""
+    if len({device.vendor for device in used}) > 1:
+        return "NVIDIA and AMD GPUs cannot serve one model together"
+    if len(used) > 1 and any(device.instance for device in used):
+        return "an engine cannot be spread over MIG instances: CUDA uses one of them at a time"
+    return ""
 
 
 def _unequal(used: Sequence[Device], stage: Stage) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ _LEAST: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("mxfp4", "gpt_oss_mxfp4", "deepseek_v4_fp8"), (8, 0)),
     "fp_quant": (10, 0),
 }
-_VLLM_LEAST = (7, 0)
+_VLLM_LEAST = (7, 5)  # what vLLM's wheels are compiled for: documentation of vLLM 0.21 and later, "GPU"
 _BF16_LEAST = (8, 0)
 _FP8_LEAST = (8, 9)
 _HOPPER = (9, 0)
@@ -56,7 +56,7 @@ def kernels(shape: ModelShape, devices: Sequence[Device], layout: Layout, ask: A
     least = min(known)
     wanted = max(_VLLM_LEAST, _LEAST.get(method, _VLLM_LEAST))
     if least < wanted:
-        what = f"{method} weights" if method and wanted > _VLLM_LEAST else "vLLM"
+        what = f"{method} weights" if method and wanted > _VLLM_LEAST else "vLLM's kernels"
         return Kernels(
             f"{what} need compute capability {_dotted(wanted)}, and {_weakest(devices)} has {_dotted(least)}"
         )
@@ -64,8 +64,6 @@ def kernels(shape: ModelShape, devices: Sequence[Device], layout: Layout, ask: A
     if least < _BF16_LEAST and shape.dtype != "float16":
         flags += ("--dtype", "half")
         notes += (f"{_weakest(devices)} has no bfloat16: --dtype half",)
-    if least < (7, 5):
-        notes += ("newer vLLM wheels carry no kernels for capability 7.0: build it, or stay with an old one",)
     if ask.kv_dtype.startswith("fp8") and least < _FP8_LEAST:
         notes += (f"an FP8 KV cache on capability {_dotted(least)} is converted at every read: slower",)
     if layout.tensor > 1 and any(device.peer != "nvlink" for device in devices):

@@ -117,11 +117,6 @@ class ModelShape:
         """bf16, fp16, fp8, int8, int4, mxfp4, nvfp4 ..."""
         return self.quant.precision if self.quant else _SHORT.get(self.dtype, "bf16")
 
-    @property
-    def kv_heads_total(self) -> int:
-        """Heads' worth of numbers that a token keeps in one layer."""
-        return 1 if self.mla else self.kv_heads
-
 
 def read(
     config: Mapping[str, Any], weights: int | None = None, tensors: Mapping[str, Tensor] | None = None

@@ -83,7 +83,7 @@ def _read_open(descriptor: int, path: bytes, limit: int, allowed: bool) -> Read:
     tick = TICK_NS if after.st_ctime_ns % 1_000_000_000 else COARSE_TICK_NS
     sure = still and time.time_ns() - after.st_ctime_ns > tick
     binary = b"\0" in data[:HEAD]
-    secret = not binary and secrets.holds_key(path, data[:HEAD])
+    secret = not binary and secrets.holds_key(path, data)
     why = "binary" if binary else "secret" if secret and not allowed else ""
     entry = Entry(
         b"" if why else content_hash(data),

@@ -130,6 +130,8 @@ _KEY = re.compile(rb"\s*(?:-----BEGIN [A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File-
 _INSIDE = re.compile(
     rb'-----BEGIN [A-Z0-9 ]*PRIVATE KEY|AGE-SECRET-KEY-1|"type"\s*:\s*"service_account"|client-key-data:'
 )
+# Each of these has one of them in it: found at a hundred times the speed of an expression.
+_MARKS = (b"PRIVATE KEY", b"AGE-SECRET-KEY-1", b'"service_account"', b"client-key-data:")
 # Code speaks of keys, compares with their beginnings and writes them: only what begins as one is one there.
 _SOURCE = re.compile(
     rb".*\.(?:[chm]|cc|cpp|cxx|hh|hpp|mm|cu|pyi?|rs|go|java|kts?|scala|groovy|swift|cs|fs|vb|[cm]?js|jsx|[cm]?ts|tsx|vue"
@@ -137,14 +139,13 @@ _SOURCE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 # Names of these rules: what was judged under others is judged again.
-RULES = b"\0".join(part.pattern for part in (_KEY, _INSIDE, _SOURCE))
+RULES = b"\0".join((b"whole", *(part.pattern for part in (_KEY, _INSIDE, _SOURCE))))
 
 
-def holds_key(path: bytes, head: bytes) -> bool:
-    """A file that begins as a private key does, whatever its name; one that is no source code and holds a key.
-
-    `head`: its first bytes.
-    """
-    if _KEY.match(head.removeprefix(b"\xef\xbb\xbf")) is not None:
+def holds_key(path: bytes, data: bytes) -> bool:
+    """A file that begins as a private key does, whatever its name; one that is no source code and holds a key."""
+    if _KEY.match(data, 3 if data.startswith(b"\xef\xbb\xbf") else 0) is not None:
         return True
-    return _INSIDE.search(head) is not None and _SOURCE.fullmatch(path) is None
+    if not any(mark in data for mark in _MARKS):
+        return False
+    return _INSIDE.search(data) is not None and _SOURCE.fullmatch(path) is None

@@ -1,12 +1,11 @@
 """A model's dimensions before it is fetched: a folder's, or a Hub id's, read in a child process as `locate.py` does.
 
-`roster.py` asks before it plans. What cannot be told is None: the download says why, and vLLM measures.
+`roster.py` asks before it plans. Of what cannot be told it gets the reason: a recipe may know, and vLLM measures.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import pickle
 import sys
@@ -19,15 +18,13 @@ from aicockpit.models.files import split
 from aicockpit.models.locate import is_path
 from aicockpit.settings import Settings
 
-logger = logging.getLogger(__name__)
-
 # The Hub answers within seconds, or the dimensions stay unknown.
 _WAIT_S = 60.0
 _PASSED = "AICOCKPIT_DIMENSIONS"
 
 
-async def shape_apart(model: str, settings: Settings) -> ModelShape | None:
-    """The dimensions of a folder or a Hub id; None, and the reason in the log, when they cannot be told."""
+async def shape_apart(model: str, settings: Settings) -> ModelShape | str:
+    """The dimensions of a folder or a Hub id, or a sentence on why they cannot be told."""
     if is_path(model):
         return await asyncio.to_thread(_of_folder, model)
     environ = {**os.environ, "HF_HUB_VERBOSITY": "critical", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -45,25 +42,22 @@ async def shape_apart(model: str, settings: Settings) -> ModelShape | None:
         async with asyncio.timeout(_WAIT_S):
             answer, _ = await child.communicate()
     except TimeoutError:
-        logger.info("the dimensions of %s are unknown: no answer within %g s", model, _WAIT_S)
-        return None
+        return f"No answer on {model} came within {_WAIT_S:g} s."
     finally:
         if child.returncode is None:
             child.kill()
             await child.wait()
-    found = pickle.loads(answer) if answer else f"the child ended with {child.returncode}"
-    if isinstance(found, ModelShape):
-        return found
-    logger.info("the dimensions of %s are unknown: %s", model, found)
-    return None
+    if not answer:
+        return f"Looking for the dimensions of {model} ended with exit code {child.returncode}."
+    found: ModelShape | str = pickle.loads(answer)
+    return found
 
 
-def _of_folder(folder: str) -> ModelShape | None:
+def _of_folder(folder: str) -> ModelShape | str:
     try:
         return shape.local(Path(os.path.expanduser(folder)))
     except (AicockpitError, OSError) as error:
-        logger.info("the dimensions of %s are unknown: %s", folder, error)
-        return None
+        return str(error)
 
 
 def main(argv: list[str]) -> int:

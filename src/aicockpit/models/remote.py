@@ -23,7 +23,7 @@ from aicockpit.hardware import shape
 from aicockpit.hardware.shape import INDEX, ModelShape, ShapeUnknown, Tensor
 from aicockpit.models import fetch
 from aicockpit.models.hub import FAILURES, Hub, Unreachable, explained, offline
-from aicockpit.models.snapshots import MAIN, cached
+from aicockpit.models.snapshots import MAIN, cached, newest_complete
 
 ANSWER_WAIT_S = 10.0  # without a byte
 _LARGEST_TEXT = 50_000_000  # bytes of a config.json or an index; the largest index of 2026 has 20 MB
@@ -58,11 +58,11 @@ def look(hub: Hub, repo_id: str, revision: str = "", keep: Path | None = None) -
         return Remote(shape.local(have.folder), have.commit, "cache")
     kept = _Kept(keep / repo_id.replace("/", "--")) if keep else None
     if hub.offline:
-        return _earlier(kept, revision, offline(hub, repo_id, have.lack if have else ""))
+        return _unasked(hub, repo_id, kept, revision, offline(hub, repo_id, have.lack if have else ""))
     try:
         found = fetch.look(hub, repo_id, revision)
     except Unreachable as error:
-        return _earlier(kept, revision, error)
+        return _unasked(hub, repo_id, kept, revision, error)
     if kept and (read := kept.read(found.commit)):
         kept.point(revision, found.commit)
         return Remote(shape.read(read.config, read.weights, read.tensors), found.commit, "kept")
@@ -74,6 +74,12 @@ def look(hub: Hub, repo_id: str, revision: str = "", keep: Path | None = None) -
         kept.write(found.commit, read)
         kept.point(revision, found.commit)
     return Remote(shape.read(read.config, read.weights, read.tensors), found.commit, "hub")
+
+
+def _unasked(hub: Hub, repo_id: str, kept: _Kept | None, revision: str, error: ModelError) -> Remote:
+    """Without a network: of the download that `locate.py` would serve then, or the last look."""
+    older = None if revision else newest_complete(hub, repo_id)
+    return Remote(shape.local(older), older.name, "cache") if older else _earlier(kept, revision, error)
 
 
 def _earlier(kept: _Kept | None, revision: str, error: ModelError) -> Remote:

@@ -18,6 +18,8 @@ from aicockpit.prompts.pack import E, Style
 
 CHUNK_LINES = 32
 CHUNK_CHARS = 8_000  # of a chunk; a longer one is generated or minified, and fits no segment
+CHUNK_WORDS = 400  # of a chunk; one with more of them is data that looks like text
+VOCABULARY = 1_000_000  # words known; beyond it, which only data brings, new ones find nothing: 250 MB at most
 MOVED_BELOW = 0.5  # similarity of two queries under which a new search is worth its prefetch
 ROW_FROM = 256  # entries of a list that is kept as bits, too, once it is asked for
 ROWS = 2_048  # of those: 50 MB at most with 200,000 chunks
@@ -88,8 +90,8 @@ class Chunks:
     chunks of source code take some 130 MB.
     """
 
-    def __init__(self, limit: int = 200_000) -> None:
-        self._limit = limit
+    def __init__(self, limit: int = 200_000, vocabulary: int = VOCABULARY) -> None:
+        self._limit, self._vocabulary = limit, vocabulary
         self._lists: dict[str, array[int]] = {}  # word -> numbers of chunks, rising
         self._sizes = array("I")  # words of each chunk
         self._files = array("I")
@@ -125,6 +127,8 @@ class Chunks:
             for word in found:
                 held = self._lists.get(word)
                 if held is None:
+                    if len(self._lists) >= self._vocabulary:
+                        continue
                     held = self._lists[word] = array("I")
                 held.append(place)
             self._sizes.append(len(found))
@@ -316,7 +320,7 @@ def _cut(text: str) -> Iterable[tuple[int, int, frozenset[str]]]:
     for start in range(0, len(lines), CHUNK_LINES):
         part = lines[start : start + CHUNK_LINES]
         chunk = "\n".join(part)
-        if len(chunk) <= CHUNK_CHARS and (found := words(chunk)):
+        if len(chunk) <= CHUNK_CHARS and 0 < len(found := words(chunk)) <= CHUNK_WORDS:
             yield start + 1, start + len(part), found
 
 

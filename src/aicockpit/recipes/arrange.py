@@ -13,7 +13,7 @@ from aicockpit.hardware.device import GIB
 from aicockpit.recipes import flags
 from aicockpit.recipes.command import EngineShape
 from aicockpit.recipes.fleet import Asked, FleetModel
-from aicockpit.recipes.place import UTILISATION, Placement, Slot, Tenant, place
+from aicockpit.recipes.place import Placement, Slot, Tenant, place
 from aicockpit.types import Address, Residence
 
 CPU = "cpu"
@@ -26,7 +26,8 @@ class Sized:
     """What one engine of a model needs. `gpus` 0: it runs on the CPU, and `least` is bytes of the host's memory.
 
     `least`: bytes on each of its GPUs for one request of `window` tokens, its context where it shares a GPU. `model`:
-    the repository to serve, where selection chose a variant. `reasons`: why so, for people.
+    the repository to serve, where selection chose a variant. `reasons`: why so, for people. `kind`: the name of the
+    card that all of it is for, "" for any.
     """
 
     gpus: int = 0
@@ -37,6 +38,7 @@ class Sized:
     model: str = ""
     reasons: tuple[str, ...] = ()
     window: int | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,11 @@ def arrange(
         raise SettingError("the models do not fit on the GPUs here:\n  " + "\n  ".join(placed.refused))
     memory = asked.memory or host_memory
     _check_host(engines, memory)
-    devices = {slot.id: slot.device for slot in slots}
-    capacity = {slot.id: int(slot.device.memory * UTILISATION) for slot in slots}
+    by_id = {slot.id: slot for slot in slots}
+    capacity = {slot.id: slot.usable for slot in slots}
     if memory is not None:
         capacity[CPU] = memory
-    made = [_made(one, placed, {id: device.memory for id, device in devices.items()}) for one in engines]
+    made = [_made(one, placed, by_id) for one in engines]
     models = tuple(
         PlannedModel(
             size.model or m.model,
@@ -115,13 +117,13 @@ def _engines(models: Sequence[FleetModel], sized: Sequence[Sized], cores: Sequen
         for number in range(m.replicas):
             mine = ids[number * size.gpus : (number + 1) * size.gpus]
             tenant = Tenant(
-                _engine_name(m, taken), size.gpus, size.least, mine, m.memory, m.role or size.role, m.pinned
+                _engine_name(m, taken), size.gpus, size.least, mine, m.memory, m.role or size.role, m.pinned, size.kind
             )
             found.append(_Engine(m, size, tenant, aliases, "" if size.gpus else cpus.pop(0)))
     return found
 
 
-def _made(one: _Engine, placed: Placement, totals: Mapping[str, int]) -> tuple[_Engine, EngineShape]:
+def _made(one: _Engine, placed: Placement, slots: Mapping[str, Slot]) -> tuple[_Engine, EngineShape]:
     m, tenant = one.model, one.tenant
     extra: tuple[str, ...] = ()
     part: tuple[str, ...] = ()
@@ -131,9 +133,9 @@ def _made(one: _Engine, placed: Placement, totals: Mapping[str, int]) -> tuple[_
         seat = placed.seat(tenant.name)
         gpus, needs = seat.gpus, tuple((gpu, seat.share) for gpu in seat.gpus)
         alone = all(sum(gpu in other.gpus for other in placed.seats) == 1 for gpu in gpus)
-        if m.memory is not None or not alone:
-            least = min(seat.share / totals[gpu] for gpu in gpus)
-            part = (_PART, f"{int(least * 1000) / 1000:.3f}")
+        busy = any(slots[gpu].busy for gpu in gpus) and flags.value(one.size.flags, _PART) is None
+        if m.memory is not None or not alone or busy:
+            part = (_PART, f"{min(_thousandths(tenant, seat.share, slots[gpu]) for gpu in gpus) / 1000:.3f}")
             if flags.value(m.args, _PART) is not None:
                 raise SettingError(
                     f"{m.model}: on a GPU that engines share, and beside `memory`, {_PART} in `args` has no place. "
@@ -154,6 +156,12 @@ def _made(one: _Engine, placed: Placement, totals: Mapping[str, int]) -> tuple[_
     )
     adapters = None if m.lora is None else tuple(m.lora.items())
     return one, replace(shape, lora=adapters, context=m.context, part=part)
+
+
+def _thousandths(tenant: Tenant, share: int, slot: Slot) -> int:
+    """Of the GPU's memory: rounded down, but never below what it needs at least."""
+    told = share * 1000 // slot.device.memory
+    return told if tenant.fixed is not None else max(told, -(-tenant.least * 1000 // slot.device.memory))
 
 
 def _check_host(engines: Sequence[_Engine], memory: int | None) -> None:

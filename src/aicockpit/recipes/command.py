@@ -217,7 +217,9 @@ def _environment(shape: EngineShape) -> tuple[tuple[str, str], ...]:
     if shape.gpus:
         # NVML's numbers are in PCI order; CUDA's own default order is by speed.
         env |= {"CUDA_VISIBLE_DEVICES": ",".join(shape.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    elif shape.cpus:
+    else:
+        env["CUDA_VISIBLE_DEVICES"] = ""  # a CUDA build would take a GPU that is another engine's
+    if shape.cpus:
         env[CORES] = shape.cpus
     if shape.lora is not None:
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # on its private socket, for our own route

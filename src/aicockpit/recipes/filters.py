@@ -15,7 +15,7 @@ class Wish:
     """What is asked for. `model`: a recipe's id or a Hub id. `gpu_count` None: as few as do, 0: the CPU.
     `exact`: no other checkpoint than the one named. `vllm`: the version that will run, None when unknown.
     `features` and `without`: names of a recipe's features to add to and take from those that are on. `memory`: bytes
-    that an engine on the CPU may take, None when unknown."""
+    that an engine on the CPU may take, None when unknown. `args`: flags of the user's, over a recipe's."""
 
     model: str
     precision: str = ""
@@ -24,11 +24,11 @@ class Wish:
     role: str = ""
     engine: str = "vllm"
     exact: bool = False
-    utilisation: float = 0.92
     vllm: str | None = None
     features: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     memory: int | None = None
+    args: tuple[str, ...] = ()
 
 
 def is_folder(model: str) -> bool:

@@ -23,7 +23,7 @@ UTILISATION = 0.92
 class Tenant:
     """One engine. `least`: bytes that it needs on each of its GPUs, `fixed`: bytes that its user gave it there.
 
-    `gpus`: how many it wants; `ids`: which, if somebody said.
+    `gpus`: how many it wants; `ids`: which, if somebody said; `kind`: the name of the card that its flags are for.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Tenant:
     fixed: int | None = None
     role: str = "chat"
     pinned: bool = True
+    kind: str = ""
 
     @property
     def need(self) -> int:
@@ -45,6 +46,16 @@ class Slot:
 
     id: str
     device: Device
+
+    @property
+    def busy(self) -> bool:
+        """Programs that are not ours hold some of what an engine would take."""
+        return self.device.free is not None and self.device.free < int(self.device.memory * UTILISATION)
+
+    @property
+    def usable(self) -> int:
+        """Bytes for engines."""
+        return self.device.free or 0 if self.busy else int(self.device.memory * UTILISATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +82,12 @@ class Placement:
 @dataclass(slots=True)
 class _Gpu:
     slot: Slot
-    usable: int
     stays: list[Tenant] = field(default_factory=list)
     turns: list[Tenant] = field(default_factory=list)
+
+    @property
+    def usable(self) -> int:
+        return self.slot.usable
 
     @property
     def empty(self) -> bool:
@@ -100,9 +114,9 @@ class _Gpu:
         return f"GPU {self.slot.id} ({self.slot.device.name}, {_gib(self.usable)} usable) has {held}"
 
 
-def place(tenants: Sequence[Tenant], slots: Sequence[Slot], utilisation: float = UTILISATION) -> Placement:
-    """A seat for every tenant, or why not."""
-    gpus = {slot.id: _Gpu(slot, int(slot.device.memory * utilisation)) for slot in slots}
+def place(tenants: Sequence[Tenant], slots: Sequence[Slot]) -> Placement:
+    """A seat for every tenant, or why not. GPUs that other programs use come last."""
+    gpus = {slot.id: _Gpu(slot) for slot in sorted(slots, key=lambda slot: slot.busy)}
     found: dict[str, tuple[tuple[_Gpu, ...], str]] = {}
     refused = []
     for one in sorted(tenants, key=lambda one: (not one.ids, not one.pinned)):
@@ -126,6 +140,7 @@ def _seat(one: Tenant, gpus: dict[str, _Gpu]) -> tuple[tuple[_Gpu, ...], str]:
     """The GPUs of one tenant and why these; none and why not."""
     if one.ids:
         return _named(one, gpus)
+    kind = [gpu for gpu in gpus.values() if one.kind in ("", gpu.slot.device.name)]
     if one.gpus > len(gpus):
         return (), f"it wants {one.gpus} GPUs, and {len(gpus)} can be used here"
     rules: tuple[tuple[Callable[[_Gpu], bool], str], ...] = (
@@ -134,7 +149,7 @@ def _seat(one: Tenant, gpus: dict[str, _Gpu]) -> tuple[tuple[_Gpu, ...], str]:
         (lambda gpu: not one.pinned and gpu.pinned + one.need <= gpu.usable, "it takes turns with others there"),
     )
     for fits, why in rules:
-        if chosen := _alike([gpu for gpu in gpus.values() if fits(gpu)], one.gpus):
+        if chosen := _alike([gpu for gpu in kind if fits(gpu)], one.gpus):
             return chosen, why
     return (), _refusal(one, list(gpus.values()))
 

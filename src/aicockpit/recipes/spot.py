@@ -17,10 +17,11 @@ from aicockpit.recipes.command import CPU_BLOCK, CPU_KV_BYTES
 from aicockpit.recipes.filters import Wish
 from aicockpit.recipes.schema import STRATEGIES, Recipe
 
-WORKING = 32_768  # tokens: a repository's pack, the open file and an answer
+WORKING = fit.WORKING
 FLOOR = fit.SHORTEST  # less is not worth starting for a code assistant
 ROOM = 2.0  # longest requests at once: one to answer, and as much again to keep warm
 _CPU_MARGIN = 1.1  # the longest request takes no more than 95 % of the cache there, in whole blocks
+SIZES = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 _WINDOWS = tuple(1 << power for power in range(20, 10, -1))
 
 
@@ -115,7 +116,7 @@ def _on_gpus(
     judged: list[_Judged] = []
     nearest: Failed | None = None
     for order, (layout, why) in enumerate(fit.layouts(dimensions, group)):
-        if why := why or _barred(recipe, name, layout, group[0]):
+        if why := why or _barred(recipe, name, layout, group[0]) or _against(wish.args, layout):
             nearest = nearest or Failed(f"{layout}: {why}")
             continue
         found, failed = _windows(recipe, dimensions, group, layout, asked, order)
@@ -186,15 +187,33 @@ def _ask(wish: Wish, recipe: Recipe, name: str, device: Device | None) -> fit.As
     """What the recipe's flags say of memory, under what the wish says. Raises SettingError."""
     on = features(recipe, wish.features, wish.without, "single_node_tp").values()
     made = assemble(recipe, name, device, "single_node_tp", on, (), ()).flags
-    share = flags.value(made, "--gpu-memory-utilization")
+    told = asked(flags.merge(made, wish.args))
+    return replace(told, max_model_len=wish.max_model_len or told.max_model_len)
+
+
+def asked(words: Sequence[str]) -> fit.Ask:
+    """What vLLM's flags say of memory. A value that is none is vLLM's to refuse."""
+    try:
+        share = float(flags.value(words, "--gpu-memory-utilization") or fit.UTILISATION)
+    except ValueError:
+        share = fit.UTILISATION
     return fit.Ask(
-        wish.max_model_len or flags.number(flags.value(made, "--max-model-len")),
-        float(share) if share else wish.utilisation,
-        flags.number(flags.value(made, "--max-num-batched-tokens")),
-        flags.number(flags.value(made, "--max-num-seqs")),
-        flags.value(made, "--kv-cache-dtype") or "auto",
-        flags.value(made, "--enforce-eager") is not None,
+        flags.number(flags.value(words, "--max-model-len")),
+        share,
+        flags.number(flags.value(words, "--max-num-batched-tokens")),
+        flags.number(flags.value(words, "--max-num-seqs")),
+        flags.value(words, "--kv-cache-dtype") or "auto",
+        flags.value(words, "--enforce-eager") is not None,
     )
+
+
+def _against(args: Sequence[str], layout: fit.Layout) -> str:
+    """Which size that the user gave is another one, or ""."""
+    for flag, size in zip(SIZES, (layout.tensor, layout.pipeline, layout.data), strict=True):
+        told = flags.number(flags.value(args, flag))
+        if told and told != size:
+            return f"{flag} {told} is asked for"
+    return ""
 
 
 def _stretch(wish: Wish, recipe: Recipe, dimensions: ModelShape) -> tuple[ModelShape, tuple[str, ...]]:

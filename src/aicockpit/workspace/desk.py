@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from aicockpit.workspace.budget import Worth
 from aicockpit.workspace.builds import Builds, ModelSpec
@@ -17,7 +18,10 @@ Render = Callable[[str, str, str], Awaitable[tuple[int, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """See the module. `rooms` counts those in use; `changed` has the engines told what to keep warm now."""
+    """See the module. `rooms` counts those in use; `changed` has the engines told what to keep warm now.
+
+    `clock` is monotonic, in seconds; `today` the time of day as the engines' templates print it.
+    """
 
     store: Store
     builder: Builds
@@ -28,4 +32,5 @@ class Desk:
     rooms: Callable[[], int]
     changed: Callable[[], None]
     clock: Callable[[], float]
+    today: Callable[[], datetime]
     limits: EpochLimits

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from aicockpit.prompts import worth as worths
@@ -34,7 +35,7 @@ _NEWEST = 0.2
 class Contexts:
     """See the module. `models` and `prefetchers` are asked again and again, so both may change while this runs.
 
-    `worth` is the table of budgets (model, lane); `clock` a monotonic one, in seconds.
+    `worth` is the table of budgets (model, lane); `clock` and `today` as in `desk.py`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Contexts:
         worth: Callable[[str, str], Worth] | None = None,
         limits: EpochLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
+        today: Callable[[], datetime] = datetime.now,
     ) -> None:
         self._store, self._clock, self._limits = store, clock, limits or EpochLimits()
         self.sight = Sight(warmth, prefetchers, clock)
@@ -68,6 +70,7 @@ class Contexts:
             lambda: len(self._rooms),
             self._retarget_soon,
             clock,
+            today,
             self._limits,
         )
 
@@ -124,16 +127,13 @@ class Contexts:
             room.changed([change.path for change in changes])
 
     async def focus(self, id: int, path: str, line: int | None = None, model: str | None = None) -> None:
-        """This file is open: warm what it needs, for one model (by any of its names) or for all.
+        """This file is open: warm what it needs, for one model (by its first name) or for all.
 
         `line`, from 1, is where the cursor is in the file as it was saved last: what is like that place is warmed too.
         """
         room = self._use(id)
-        if room is None:
-            return
-        names = (one.engine.served_names for one in self.sight.prefetchers().values())
-        known = next((served[0] for served in names if model in served), model or "")
-        room.focus(path, known, line)
+        if room is not None:
+            room.focus(path, model or "", line)
 
     async def deleted(self, id: int) -> None:
         """Forget a workspace. Its persisted epochs went with it in the store."""

@@ -11,8 +11,10 @@ import contextlib
 import contextvars
 import logging
 import sqlite3
+import uuid
 from collections.abc import Collection
 from dataclasses import replace
+from datetime import datetime, time, timedelta
 
 from aicockpit.errors import AicockpitError
 from aicockpit.prompts.chat import system_text
@@ -24,7 +26,7 @@ from aicockpit.workspace.epoch import Epoch, chat_chain, with_version
 from aicockpit.workspace.manifest import File
 from aicockpit.workspace.store import Info
 from aicockpit.workspace.surroundings import Surroundings
-from aicockpit.workspace.track import Building, Track
+from aicockpit.workspace.track import Building, Rendered, Track
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 _ONE_BY_ONE = 200
 # How often (seconds) a room looks whether what is overdue can be done.
 _OVERDUE_S = 1.0
+# A new day is noticed so soon (seconds) also on a machine that was suspended over midnight.
+_DAY_S = 60.0
 
 
 class Room:
@@ -51,7 +55,6 @@ class Room:
         self._focus: dict[str, tuple[str, int | None]] = {}
         self._snapshot: Snapshot | None = None
         self._surveyed: Snapshot | None = None
-        self._snapshots = 0
         self._retry_at = 0.0
         self._bell = asyncio.Event()
         self.surroundings = Surroundings(desk, info.name, self._tree, self.ring)
@@ -137,6 +140,8 @@ class Room:
     async def _pause(self) -> None:
         due = [at for track in self.tracks.values() if (at := track.idle_at(self.last_save)) is not None]
         due += [track.render_at for track in self.tracks.values() if track.render_at]
+        if any(track.rendered for track in self.tracks.values()):
+            due.append(self.desk.clock() + min(_DAY_S, _left_of_day(self.desk.today())))
         if self.surroundings.search is None:
             due += [at for track in self.tracks.values() if (at := track.look_at()) is not None]
         if self._retry_at:
@@ -277,13 +282,17 @@ class Room:
         logger.warning("workspace %s, %s of %s: %s", self.repo, track.kind, track.spec.name, track.problem)
 
     async def _render(self, track: Track) -> None:
-        """Chat: the engine says which tokens the message is. Tried again later when it cannot."""
-        now = self.desk.clock()
+        """Chat: the engine says which tokens the message is. Tried again later when it cannot.
+
+        On another day they may be others: some templates print the date in front of it.
+        """
+        now, day = self.desk.clock(), self.desk.today().date()
         if track.kind != "chat" or now < track.render_at:
             return
         track.render_at = 0.0
         for place, epoch in enumerate(track.epochs):
-            if track.rendered.get(epoch.serial) is epoch.entries and epoch.chains:
+            before = track.rendered.get(epoch.serial)
+            if epoch.chains and before is not None and before.entries is epoch.entries and before.day == day:
                 continue
             engine = next(
                 (name for name in self.desk.sight.serving(track.spec.name) if self.desk.sight.ready(name)), ""
@@ -302,14 +311,18 @@ class Room:
                 return
             if track.problem and not track.retry_at:
                 track.problem = ""
-            track.rendered[epoch.serial] = epoch.entries
+            track.rendered[epoch.serial] = Rendered(epoch.entries, day)
+            if epoch.newest is not None and epoch.newest.tokens == tokens:
+                continue
+            if before is not None and before.day != day:  # no request begins with what was rendered then
+                epoch = replace(epoch, chains=())
             track.epochs[place] = with_version(epoch, chat_chain(tokens, epoch.pack, epoch.entries, text))
 
     def _tree(self) -> Snapshot:
         """The files as they are now."""
         if self._snapshot is None:
-            self._snapshots += 1
-            self._snapshot = Snapshot(f"{self.id}/{self._snapshots}", self.repo, dict(self.files))
+            # The builder outlives a room: no tag may ever mean another tree.
+            self._snapshot = Snapshot(f"{self.id}/{uuid.uuid4().hex}", self.repo, dict(self.files))
         return self._snapshot
 
     def _survey(self) -> Snapshot:
@@ -360,6 +373,11 @@ class Room:
 
 def _names(track: Track) -> tuple[str, str]:
     return f"epoch/{track.kind}/{track.spec.name}", f"journal/{track.kind}/{track.spec.name}"
+
+
+def _left_of_day(now: datetime) -> float:
+    """Seconds to midnight, and a little more."""
+    return (datetime.combine(now.date() + timedelta(days=1), time()) - now).total_seconds() + 0.01
 
 
 def _hash(files: dict[str, File], path: str) -> bytes | None:

@@ -86,10 +86,12 @@ class Surroundings:
             if opened is None:
                 continue
             lookout = opened.lookout
-            if lookout.line is not None:
-                text = await self._stored(files.get(path), lookout.line)
-                if lookout.line is not None:  # else a request came meanwhile, which knows better
+            if (line := lookout.line) is not None:
+                text = await self._stored(files.get(path), line)
+                if lookout.line == line:
                     lookout.place = text
+                elif lookout.line is not None:  # the cursor moved on meanwhile
+                    continue
             words = lookout.look(now, limits.search_s)
             if not words:
                 continue

@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 
 from aicockpit.workspace.budget import Budget
 from aicockpit.workspace.builds import Built, Described, Kind, ModelSpec, NearBy, Said, Snapshot
@@ -70,6 +71,14 @@ class Save:
     content: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The journal, and the day, for which a chat's message was rendered last."""
+
+    entries: tuple[Entry, ...]
+    day: date
+
+
 class Track:
     """See the module. `wanted` is the budget before the engines' caches were looked at."""
 
@@ -91,7 +100,7 @@ class Track:
         self.save_to_warm_s: float | None = None
         self.uncached: float | None = None
         self.kept: Epoch | None = None
-        self.rendered: dict[int, tuple[Entry, ...]] = {}
+        self.rendered: dict[int, Rendered] = {}
         self._serials = 0
 
     # What is known of the files.
@@ -224,7 +233,7 @@ class Track:
         there = {one.serial for one in self.epochs}
         self.pending = {serial: paths for serial, paths in self.pending.items() if serial in there}
         self.adopted = {engine: serial for engine, serial in self.adopted.items() if serial in there}
-        self.rendered = {serial: entries for serial, entries in self.rendered.items() if serial in there}
+        self.rendered = {serial: one for serial, one in self.rendered.items() if serial in there}
         self.open.forget(there, set(sight.serving(self.spec.name)))
 
     # Open files.
