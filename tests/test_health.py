@@ -218,8 +218,8 @@ async def test_it_takes_two_periods(fake: FakeVllm) -> None:
         os.kill(fake.state()["core_pid"], signal.SIGSTOP)
         before = fake.state()["started"]
         await task
-        # One canary per period: two unanswered, perhaps one that was just under way, and one more on a busy machine.
-        assert fake.state()["started"] - before <= 4
+        # One canary per period: two unanswered, perhaps one that was just under way, and more on a busy machine.
+        assert fake.state()["started"] - before <= 8
 
 
 async def test_a_saturated_engine_is_never_called_hung(fake: FakeVllm) -> None:

@@ -25,7 +25,17 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["--files", "150", "--megabytes", "1", "--saves", "4"]
 
 
+def children() -> set[int]:
+    """Other tests may keep processes for the whole session."""
+    return {child.pid for child in psutil.Process().children()}
+
+
+def started(before: set[int]) -> set[int]:
+    return children() - before
+
+
 def test_it_measures_every_bar_and_removes_its_files(small: list[str], tmp_path: Path) -> None:
+    before = children()
     assert index.main([*small, "--write"]) in (0, 1)  # how fast it is here is not asked
     assert list((tmp_path / "disk").iterdir()) == []
     page = (tmp_path / "page.md").read_text()
@@ -33,17 +43,18 @@ def test_it_measures_every_bar_and_removes_its_files(small: list[str], tmp_path:
         assert what in page
     assert page.count("PASS") + page.count("FAIL") >= 7
     assert "1 revision," in page
-    assert not psutil.Process().children(), "both processes have ended"
+    assert not started(before), "both processes have ended"
 
 
 def test_it_ends_when_there_is_no_time_and_removes_its_files(
     small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index, "LIMIT_S", 0.5)
+    before = children()
     assert index.main(small) == 2
     assert list((tmp_path / "disk").iterdir()) == []
     assert not (tmp_path / "page.md").exists()
-    assert not psutil.Process().children()
+    assert not started(before)
 
 
 async def test_the_two_processes_end_with_the_benchmark(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def cached(answer: Any) -> int:
 def test_the_first_epoch_is_warm_before_anybody_asks(project: Project, sdk: openai.OpenAI) -> None:
     lane = project.lane()
     pack = lane["epoch"]["tokens"]
-    assert pack > 400
+    assert pack > 300
     assert lane["epoch"]["files"][0]["why"]
     engine = next(iter(lane["engines"].values()))
     assert engine["exact"], "KV events tell what is resident"
