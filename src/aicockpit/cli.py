@@ -13,7 +13,7 @@ import uvloop
 from rich.console import Console
 
 from aicockpit import __version__, console, log, settings
-from aicockpit.commands import doctor, fit, models, recipes
+from aicockpit.commands import actions_of, doctor, fit, models, recipes
 from aicockpit.control import Control
 from aicockpit.errors import AicockpitError, SettingError
 from aicockpit.gateway.auth import KeyStore
@@ -83,18 +83,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
-    # Suppressed: the default of an action would overwrite what was given in front of it.
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--env-file", type=Path, default=argparse.SUPPRESS, help="read settings from this file")
-    actions = parser.add_subparsers(metavar="ACTION")
-    create = actions.add_parser("create", parents=[common], help="make a key; it is shown once, only its hash is kept")
+    action = actions_of(parser)
+    create = action("create", _keys_create, "make a key; it is shown once, only its hash is kept")
     create.add_argument("name")
     create.add_argument("--admin", action="store_true", help="may restart and stop engines")
-    create.set_defaults(run=_keys_create)
-    actions.add_parser("list", parents=[common], help="list the keys").set_defaults(run=_keys_list)
-    revoke = actions.add_parser("revoke", parents=[common], help="make a key invalid at once")
+    action("list", _keys_list, "list the keys")
+    revoke = action("revoke", _keys_revoke, "make a key invalid at once")
     revoke.add_argument("key", help="its id or name")
-    revoke.set_defaults(run=_keys_revoke)
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, str]:

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aicockpit import console as screen
-from aicockpit.commands import Commands, Run
+from aicockpit.commands import Commands, Run, actions_of
 from aicockpit.errors import AicockpitError, ModelError, SettingError
 from aicockpit.models import files as model_files
 from aicockpit.models import locate, smollm2
@@ -43,13 +43,11 @@ _FOOT = (
 def add(commands: Commands) -> None:
     """Register the command and its actions; without an action it lists."""
     parser = commands("models", _list, "list, fetch, check and remove models on this machine")
-    actions = parser.add_subparsers(metavar="ACTION")
+    plain = actions_of(parser)
 
     def action(name: str, run: Run, text: str) -> argparse.ArgumentParser:
-        made = actions.add_parser(name, help=text, description=text)
-        made.add_argument("--env-file", type=Path, default=argparse.SUPPRESS, help="read settings from this file")
+        made = plain(name, run, text)
         made.add_argument("--json", action="store_true", help="print JSON")
-        made.set_defaults(run=run)
         return made
 
     parser.set_defaults(json=False)

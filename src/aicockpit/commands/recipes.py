@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from aicockpit.commands import Commands, Run
+from aicockpit.commands import Commands, Run, actions_of
 from aicockpit.errors import AicockpitError, SettingError
 from aicockpit.hardware import cards, detect
 from aicockpit.hardware.device import Device
@@ -34,13 +34,11 @@ CPU = "cpu"
 def add(commands: Commands) -> None:
     """Register the command and its actions; without an action it lists."""
     parser = commands("recipes", _list, "list, show and check recipes, and explain which one a model gets on a machine")
-    actions = parser.add_subparsers(metavar="ACTION")
+    plain = actions_of(parser)
 
     def action(name: str, run: Run, text: str) -> argparse.ArgumentParser:
-        made = actions.add_parser(name, help=text, description=text)
-        made.add_argument("--env-file", type=Path, default=argparse.SUPPRESS, help="read settings from this file")
+        made = plain(name, run, text)
         made.add_argument("--json", action="store_true", help="print JSON")
-        made.set_defaults(run=run)
         return made
 
     parser.set_defaults(json=False, role="")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 
 from aicockpit.errors import SettingError
 from aicockpit.recipes import flags
+from aicockpit.recipes.where import dotted, line
 from aicockpit.settings import Settings, parse_size
 from aicockpit.types import Address
 
@@ -155,8 +156,8 @@ def read(path: Path) -> FleetFile:
     except OSError as error:
         raise SettingError(f"the fleet file {path} cannot be read: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise SettingError(f"{path}, line {line}: not valid YAML: {error.problem}") from error
+        at = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise SettingError(f"{path}, line {at}: not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingError(f"{path}: not valid YAML: {error}") from error
     except ValidationError as error:
@@ -165,27 +166,10 @@ def read(path: Path) -> FleetFile:
 
 
 def _explain(path: Path, root: Any, loc: tuple[int | str, ...], kind: str, message: str) -> str:
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     if kind == "extra_forbidden":
         owner = FleetFile if len(loc) == 1 else FleetModel if loc[0] == "models" else FleetEngine
         message = f"unknown key; known: {', '.join(owner.model_fields)}"
-    return f"{path}, line {_line(root, loc)}: {key or 'the file'}: {message}"
-
-
-def _line(node: Any, loc: Iterable[int | str]) -> int:
-    """The line of the deepest node on the way to `loc`, counted from 1."""
-    line = 0
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            pairs = {key.value: (key, value) for key, value in node.value}
-            if part not in pairs:
-                break
-            key, node = pairs[part]
-            line = key.start_mark.line
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line
-    return line + 1
+    return f"{path}, line {line(root, loc)}: {dotted(loc) or 'the file'}: {message}"
 
 
 def _check(models: Sequence[FleetModel], reader: str | None) -> None:

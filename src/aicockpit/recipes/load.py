@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from aicockpit.errors import SettingError
 from aicockpit.recipes import flags
 from aicockpit.recipes.schema import RESERVED, AiCockpit, Checkpoint, Recipe, Shape, Window, Yarn
+from aicockpit.recipes.where import dotted, line
 
 DATA = Path(__file__).with_name("data")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where PyYAML has its C part
@@ -110,16 +111,17 @@ def read(path: Path, shipped: bool = False) -> Loaded:
 def parse(text: str, path: Path, shipped: bool = False) -> Loaded:
     """Raises SettingError, one line for each mistake: `FILE, line N: key: what is wrong`."""
     tree = tree_of(text, path)
+    root = yaml.compose(text, Loader=_LOADER)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        raise SettingError(told(error, text, path)) from error
+        raise SettingError(_told(error, root, path)) from error
     if recipe.id == RESERVED:
-        at = f"{path}, line {line(text, ('meta', 'slug'))}: meta.slug"
+        at = f"{path}, line {line(root, ('meta', 'slug'))}: meta.slug"
         raise SettingError(f"{at}: {RESERVED!r} is what a model without a recipe gets; choose another.")
     errors, notes = [], []
     for where, key, known in _unknown(recipe, ()):
-        at = f"{path}, line {line(text, (*where, key))}: {_dotted((*where, key))}"
+        at = f"{path}, line {line(root, (*where, key))}: {dotted((*where, key))}"
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
         if key in _SILENT:
             continue
@@ -130,7 +132,7 @@ def parse(text: str, path: Path, shipped: bool = False) -> Loaded:
     if recipe.omni:
         notes.append(f"{path}: it is for vLLM-Omni, another server; it is shown but never chosen.")
     for where, words in () if recipe.omni else _flag_lists(recipe):
-        at = f"{path}, line {line(text, where)}: {_dotted(where)}"
+        at = f"{path}, line {line(root, where)}: {dotted(where)}"
         try:
             kept, left = flags.spare(words)
             notes += [f"{at}: {why}." for why in left]
@@ -153,7 +155,7 @@ def tree_of(text: str, path: Path) -> Any:
         raise SettingError(f"{path}: not valid YAML: {error}") from error
 
 
-def told(error: ValidationError, text: str, path: Path) -> str:
+def _told(error: ValidationError, root: Any, path: Path) -> str:
     """pydantic's errors, each on a line of its own with the line of the file."""
     lines = []
     for one in error.errors():
@@ -162,7 +164,7 @@ def told(error: ValidationError, text: str, path: Path) -> str:
             message = "is needed"
         elif one["type"] == "extra_forbidden":
             message = f"unknown key; known: {', '.join(_fields(one['loc']))}"
-        lines.append(f"{path}, line {line(text, one['loc'])}: {_dotted(one['loc']) or 'the file'}: {message}")
+        lines.append(f"{path}, line {line(root, one['loc'])}: {dotted(one['loc']) or 'the file'}: {message}")
     return "\n".join(lines)
 
 
@@ -171,27 +173,6 @@ def _fields(where: Sequence[int | str]) -> list[str]:
     parts: dict[str, type[BaseModel]] = {"window": Window, "shape": Shape, "checkpoints": Checkpoint}
     inside = parts.get(str(where[1]), AiCockpit) if len(where) > 2 else AiCockpit
     return list((Yarn if "yarn" in where[:-1] else inside).model_fields)
-
-
-def _dotted(where: Iterable[int | str]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
-
-
-def line(text: str, where: Iterable[int | str]) -> int:
-    """The line, from 1, of the deepest node on the way to `where`."""
-    node: Any = yaml.compose(text, Loader=_LOADER)
-    found = 0
-    for part in where:
-        if isinstance(node, yaml.MappingNode):
-            pairs = {key.value: (key, value) for key, value in node.value}
-            if part not in pairs:
-                break
-            key, node = pairs[part]
-            found = key.start_mark.line
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            found = node.start_mark.line
-    return found + 1
 
 
 def _unknown(value: Any, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
