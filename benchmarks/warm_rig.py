@@ -30,6 +30,17 @@ _LIMIT_S = 600.0
 _SUFFIXES = {".py", ".ts", ".js", ".go", ".rs", ".java", ".c", ".h", ".cpp", ".rb", ".php", ".cs"}
 # Lines in front of the cursor, and behind it: the part of a prompt that is computed while one waits.
 _BEFORE, _AFTER = 6, 2
+# Most of the window to the pack: what is measured here is how fast a head is, not what it is worth.
+_WORTH = """[[row]]
+pattern = "*"
+lane = "completion"
+pack = 2560
+neighbourhood = 512
+similar = 512
+journal = 512
+measured = false
+note = "the shares of benchmarks/warm.py"
+"""
 # More than there is: with a number the context is sent even where a salt keeps it from being found.
 _ALL = 1_000_000
 # A step that begins in the last moment of a request, as its client saw it, began when the server had answered.
@@ -247,8 +258,10 @@ def start_rig(folder: Path, repo: Path, budget: int, say: Console) -> Iterator[R
     )
     shutil.copytree(repo, tree, symlinks=True, ignore=ignored)
     port, log = free_port(), folder / "serve.log"
+    (folder / "worth.toml").write_text(_WORTH)
     env = {
         **os.environ,
+        "AICOCKPIT_WORTH": str(folder / "worth.toml"),
         "AICOCKPIT_STATE_DIR": str(folder / "state"),
         "AICOCKPIT_PORT": str(port),
         "AICOCKPIT_API_KEY": KEY,

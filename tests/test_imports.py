@@ -32,6 +32,7 @@ LINES = [
     {"recipes"},
     {"hardware"},
     {"settings", "log"},
+    {"values"},
     {"errors", "types"},
 ]
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aicockpit.errors import SettingError
-from aicockpit.prompts.worth import LANES, Row, lookup, parse, render, shipped, size_b
+from aicockpit.prompts.worth import LANES, Row, lookup, parse, render, shipped, size_b, with_own
 
 DEFAULTS = tuple(Row("*", lane, 1, 2, 4, 3, False, "default") for lane in LANES)
 
@@ -138,3 +138,21 @@ GOOD = render(DEFAULTS)
 def test_a_wrong_table_is_refused_with_the_place(text: str, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         parse(text, "t")
+
+
+def test_a_users_own_rows_come_first(tmp_path: Path) -> None:
+    own = Row("mine*", "completion", 7, 0, 0, 0, True, "mine")
+    (tmp_path / "own.toml").write_text(render([own]))
+    table = with_own(tmp_path / "own.toml")
+    assert table.lookup("mine-1b", "completion").pack == 7
+    assert table.lookup("mine-1b", "chat") == lookup("mine-1b", "chat")
+    assert with_own(None) == shipped()
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", b"[[row]]\npattern = 1"])
+def test_a_file_of_rows_that_cannot_be_read_is_named(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingError, match=r"own\.toml"):
+        with_own(path)

@@ -9,8 +9,6 @@ import difflib
 import hashlib
 import ipaddress
 import os
-import re
-import shlex
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from typing import Any
 
 from dotenv import dotenv_values
 
+from aicockpit import values
 from aicockpit.errors import SettingError
 from aicockpit.types import Address
 
@@ -40,102 +39,6 @@ class Setting:
         return self.attribute or self.name.removeprefix("AICOCKPIT_").lower()
 
 
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise ValueError("a port is 0 to 65535")
-    return port
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError("must not be negative")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError("must be 1 or more")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text.removesuffix("s"))
-    if not 0 <= value < 1e7:
-        raise ValueError("must be a number of seconds, 0 or more")
-    return value
-
-
-def _limit(text: str) -> float | None:
-    """Seconds; 0 or `off` means no limit."""
-    return None if text == "off" else _seconds(text) or None
-
-
-def _switch(text: str) -> bool:
-    if text.lower() in ("on", "true", "yes", "1"):
-        return True
-    if text.lower() in ("off", "false", "no", "0"):
-        return False
-    raise ValueError("must be on or off")
-
-
-_UNITS = {"": 1, "k": 1000, "ki": 1 << 10, "m": 10**6, "mi": 1 << 20, "g": 10**9, "gi": 1 << 30}
-
-
-def _gpu_count(text: str) -> int | None:
-    return None if text == "auto" else _count(text)
-
-
-def parse_size(text: str) -> int:
-    """Bytes: `1048576`, `64MiB`, `10M`."""
-    match = re.fullmatch(r"(\d+)\s*([kmg]i?)?b?", text.strip().lower())
-    if match is None:
-        raise ValueError("must be a size such as 1048576, 64MiB or 10M")
-    return int(match.group(1)) * _UNITS[match.group(2) or ""]
-
-
-def _urls(text: str) -> tuple[Address, ...]:
-    return tuple(Address.parse(part.strip()) for part in text.split(",") if part.strip())
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(shlex.split(text))
-
-
-def _aliases(text: str) -> tuple[tuple[str, str], ...]:
-    pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
-    if any(not (alias.strip() and model.strip()) for alias, _, model in pairs):
-        raise ValueError("must look like alias=model,other=model")
-    return tuple((alias.strip(), model.strip()) for alias, _, model in pairs)
-
-
-def _context(text: str) -> int | None:
-    """Tokens; None leaves the amount to us."""
-    if text == "auto":
-        return None
-    return 0 if text == "none" else _count(text)
-
-
-def _optional(text: str) -> str | None:
-    return text or None
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
-
-
-def _optional_path(text: str) -> Path | None:
-    return _path(text) if text else None
-
-
-def _level(text: str) -> str:
-    if text.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-        raise ValueError("must be debug, info, warning or error")
-    return text.upper()
-
-
 _A = "AICOCKPIT_"
 SETTINGS: tuple[Setting, ...] = (
     Setting(
@@ -143,7 +46,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "GPU_COUNT",
-        _gpu_count,
+        values.gpu_count,
         "auto",
         "GPUs in all, divided over the replicas. 0: the CPU. `auto`: as many as the model needs.",
     ),
@@ -156,13 +59,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("HF_TOKEN", str, "", "Hugging Face token, for gated models. Never logged.", secret=True),
     Setting(
         "CUDA_VISIBLE_DEVICES",
-        _optional,
+        values.optional,
         "",
         "CUDA's own variable: the GPUs that may be used.",
         attribute="cuda_visible",
     ),
     Setting(_A + "HOST", str, "127.0.0.1", "Address to listen on."),
-    Setting(_A + "PORT", _port, "8000", "Port to listen on."),
+    Setting(_A + "PORT", values.port, "8000", "Port to listen on."),
     Setting(
         _A + "API_KEY",
         str,
@@ -170,78 +73,91 @@ SETTINGS: tuple[Setting, ...] = (
         "One fixed key, for scripts and compose. Empty: a key is made at each start.",
         secret=True,
     ),
-    Setting(_A + "AUTH", _switch, "on", "`off` asks for no key; accepted on a loopback address only."),
+    Setting(_A + "AUTH", values.switch, "on", "`off` asks for no key; accepted on a loopback address only."),
     Setting(
         _A + "ENGINE_URLS",
-        _urls,
+        values.urls,
         "",
         "Engines that already run, comma-separated; then none is started unless MODEL_NAME is set.",
     ),
-    Setting(_A + "FLEET", _optional_path, "", "YAML file naming several models and engines (see docs/fleet.md)."),
-    Setting(_A + "ALIASES", _aliases, "", "Other names for served models: `gpt-4o=my-model,small=my-model`."),
-    Setting(_A + "REPLICAS", _positive, "1", "Engines of MODEL_NAME, each with GPU_COUNT / REPLICAS GPUs."),
+    Setting(_A + "FLEET", values.optional_path, "", "YAML file naming several models and engines (see docs/fleet.md)."),
+    Setting(_A + "ALIASES", values.aliases, "", "Other names for served models: `gpt-4o=my-model,small=my-model`."),
+    Setting(_A + "REPLICAS", values.positive, "1", "Engines of MODEL_NAME, each with GPU_COUNT / REPLICAS GPUs."),
     Setting(
         _A + "VLLM_COMMAND",
-        _words,
+        values.words,
         "",
         "Command that starts vLLM. Empty: `vllm serve`, or the CPU build's module.",
     ),
-    Setting(_A + "ENGINE_ARGS", _words, "", "More flags for vLLM, as one would type them."),
-    Setting(_A + "TRUST_REMOTE_CODE", _switch, "off", "Let a model run code of its own from its repository."),
-    Setting(_A + "STATE_DIR", _path, "~/.local/state/aicockpit", "Keys (hashed), logs, sockets, converted models."),
-    Setting(_A + "WORKSPACE", _optional_path, "", "Source tree to index and keep warm (docs/context.md)."),
+    Setting(_A + "ENGINE_ARGS", values.words, "", "More flags for vLLM, as one would type them."),
+    Setting(_A + "TRUST_REMOTE_CODE", values.switch, "off", "Let a model run code of its own from its repository."),
+    Setting(
+        _A + "STATE_DIR", values.path, "~/.local/state/aicockpit", "Keys (hashed), logs, sockets, converted models."
+    ),
+    Setting(_A + "WORKSPACE", values.optional_path, "", "Source tree to index and keep warm (docs/context.md)."),
     Setting(_A + "WORKSPACE_NAME", str, "", "Its name in requests. Empty: the folder's own name."),
-    Setting(_A + "WORKSPACES", _count, "64", "Workspaces of one key; more get 429."),
-    Setting(_A + "WORKSPACE_FILES", _positive, "500000", "Files of one workspace; more get 413."),
-    Setting(_A + "WORKSPACE_SIZE", parse_size, "8GiB", "Bytes of one workspace; more get 413."),
+    Setting(_A + "WORKSPACES", values.count, "64", "Workspaces of one key; more get 429."),
+    Setting(_A + "WORKSPACE_FILES", values.positive, "500000", "Files of one workspace; more get 413."),
+    Setting(_A + "WORKSPACE_SIZE", values.size, "8GiB", "Bytes of one workspace; more get 413."),
     Setting(
         _A + "CONTEXT",
-        _context,
+        values.context,
         "auto",
         "Tokens of repository context in front of a prompt: a number, `none`, or `auto`: what was measured to help.",
     ),
-    Setting(_A + "CONTEXT_IDLE", _seconds, "20", "Seconds without a save after which a journal is folded."),
-    Setting(_A + "PREFETCH_STEP", _seconds, "0.1", "Seconds that one step of warming may keep a request waiting."),
-    Setting(_A + "KV_EVENTS", _switch, "on", "Let engines publish what enters and leaves their KV cache."),
+    Setting(
+        _A + "WORTH", values.optional_path, "", "TOML file with context budgets of your own models (docs/context.md)."
+    ),
+    Setting(_A + "CONTEXT_IDLE", values.seconds, "20", "Seconds without a save after which a journal is folded."),
+    Setting(
+        _A + "PREFETCH_STEP", values.seconds, "0.1", "Seconds that one step of warming may keep a request waiting."
+    ),
+    Setting(_A + "KV_EVENTS", values.switch, "on", "Let engines publish what enters and leaves their KV cache."),
     Setting(_A + "FIM", str, "", "Fill-in-the-middle form of the models; empty: read from the tokenizer."),
     Setting(
         _A + "TOKENIZERS",
-        _aliases,
+        values.aliases,
         "",
         "Folders with `tokenizer.json` for models of external engines: `model=folder,...`.",
     ),
-    Setting(_A + "MAX_BODY", parse_size, "64MiB", "Largest request body."),
-    Setting(_A + "BODY_WAIT", _limit, "300", "Seconds a request's body may take to arrive."),
-    Setting(_A + "MAX_INFLIGHT", _positive, "4096", "Requests in work at once, over all engines; more get 429."),
-    Setting(_A + "ENGINE_QUEUE", _positive, "512", "Requests in work at once on one engine; more get 429."),
-    Setting(_A + "BACKGROUND_QUEUE", _count, "256", "Background requests that may wait per engine; more get 429."),
-    Setting(_A + "BACKGROUND_SLOTS", _positive, "1", "Background requests in work at once on one engine."),
-    Setting(_A + "BACKGROUND_WAIT", _limit, "300", "Seconds a background request waits for its turn before 429."),
-    Setting(_A + "CONNECT_WAIT", _seconds, "5", "Seconds to connect to an engine."),
+    Setting(_A + "MAX_BODY", values.size, "64MiB", "Largest request body."),
+    Setting(_A + "BODY_WAIT", values.limit, "300", "Seconds a request's body may take to arrive."),
+    Setting(_A + "MAX_INFLIGHT", values.positive, "4096", "Requests in work at once, over all engines; more get 429."),
+    Setting(_A + "ENGINE_QUEUE", values.positive, "512", "Requests in work at once on one engine; more get 429."),
+    Setting(
+        _A + "BACKGROUND_QUEUE", values.count, "256", "Background requests that may wait per engine; more get 429."
+    ),
+    Setting(_A + "BACKGROUND_SLOTS", values.positive, "1", "Background requests in work at once on one engine."),
+    Setting(_A + "BACKGROUND_WAIT", values.limit, "300", "Seconds a background request waits for its turn before 429."),
+    Setting(_A + "CONNECT_WAIT", values.seconds, "5", "Seconds to connect to an engine."),
     Setting(
         _A + "FIRST_BYTE_WAIT",
-        _limit,
+        values.limit,
         "off",
         "Seconds from the request to the first byte of the answer's body.",
     ),
-    Setting(_A + "TOKEN_WAIT", _limit, "120", "Seconds between two pieces of a streamed answer."),
-    Setting(_A + "START_WAIT", _seconds, "1800", "Seconds an engine may take to become ready."),
-    Setting(_A + "STOP_WAIT", _seconds, "20", "Seconds requests in work get to finish when an engine or we stop."),
+    Setting(_A + "TOKEN_WAIT", values.limit, "120", "Seconds between two pieces of a streamed answer."),
+    Setting(_A + "START_WAIT", values.seconds, "1800", "Seconds an engine may take to become ready."),
+    Setting(
+        _A + "STOP_WAIT", values.seconds, "20", "Seconds requests in work get to finish when an engine or we stop."
+    ),
     Setting(
         _A + "CHECK_PERIOD",
-        _seconds,
+        values.seconds,
         "10",
         "Seconds between two health checks; two without progress mean hung.",
     ),
-    Setting(_A + "RESTARTS", _count, "5", "Restarts of a crashing engine in RESTART_WINDOW before giving up."),
-    Setting(_A + "RESTART_WINDOW", _seconds, "600", "Seconds, see RESTARTS."),
-    Setting(_A + "FIT", _switch, "on", "`off` starts a model although the arithmetic says that it does not fit."),
-    Setting(_A + "RECIPES", _optional_path, "", "Folder with recipes of your own (docs/recipes.md)."),
-    Setting(_A + "WAKE_WAIT", _seconds, "300", "Seconds that a request waits for a model that is not in memory."),
-    Setting(_A + "WAKE_QUEUE", _positive, "256", "Requests that may wait for models at once; more get 429."),
-    Setting(_A + "MIN_RESIDENT", _seconds, "30", "Seconds that a model stays in memory before another may replace it."),
-    Setting(_A + "LOG_LEVEL", _level, "info", "debug, info, warning or error."),
-    Setting(_A + "ACCESS_LOG", _switch, "off", "One log line per request."),
+    Setting(_A + "RESTARTS", values.count, "5", "Restarts of a crashing engine in RESTART_WINDOW before giving up."),
+    Setting(_A + "RESTART_WINDOW", values.seconds, "600", "Seconds, see RESTARTS."),
+    Setting(_A + "FIT", values.switch, "on", "`off` starts a model although the arithmetic says that it does not fit."),
+    Setting(_A + "RECIPES", values.optional_path, "", "Folder with recipes of your own (docs/recipes.md)."),
+    Setting(_A + "WAKE_WAIT", values.seconds, "300", "Seconds that a request waits for a model that is not in memory."),
+    Setting(_A + "WAKE_QUEUE", values.positive, "256", "Requests that may wait for models at once; more get 429."),
+    Setting(
+        _A + "MIN_RESIDENT", values.seconds, "30", "Seconds that a model stays in memory before another may replace it."
+    ),
+    Setting(_A + "LOG_LEVEL", values.level, "info", "debug, info, warning or error."),
+    Setting(_A + "ACCESS_LOG", values.switch, "off", "One log line per request."),
 )
 
 # Read by `make start-dev` or by the tests, never by the package.
@@ -280,6 +196,7 @@ class Settings:
     workspace_files: int
     workspace_size: int
     context: int | None
+    worth: Path | None
     context_idle: float
     prefetch_step: float
     kv_events: bool
@@ -347,8 +264,8 @@ def load(
         for name in _BY_NAME:
             if layer.get(name):
                 texts[name], sources[name] = layer[name], source
-    values = {s.attr: _parse(s, texts.get(s.name, s.default), sources.get(s.name, "the default")) for s in SETTINGS}
-    settings = Settings(**values)
+    chosen = {s.attr: _parse(s, texts.get(s.name, s.default), sources.get(s.name, "the default")) for s in SETTINGS}
+    settings = Settings(**chosen)
     _check(settings)
     return settings
 

@@ -19,6 +19,7 @@ from aicockpit.gateway.server import Workspaces
 from aicockpit.gateway.voices import Voice, Voices
 from aicockpit.gateway.warm_metrics import Figure
 from aicockpit.gateway.workspaces import tidy
+from aicockpit.prompts import worth
 from aicockpit.prompts.chat import stable_head, with_context
 from aicockpit.prompts.fim import detect
 from aicockpit.prompts.tokens import load
@@ -65,6 +66,7 @@ class WarmSide:
             lambda: self.prefetchers,
             self._models,
             self._render,
+            worth=worth.with_own(settings.worth).lookup,
             limits=EpochLimits(idle_s=settings.context_idle),
         )
         self._tasks: set[asyncio.Task[None]] = set()

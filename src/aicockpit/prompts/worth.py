@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from aicockpit.errors import SettingError
@@ -94,6 +95,20 @@ def shipped() -> Table:
     return parse(resources.files("aicockpit.prompts").joinpath("data/worth.toml").read_text("utf-8"), "worth.toml")
 
 
+def with_own(path: Path | None) -> Table:
+    """The user's own rows, in a file as `benchmarks/worth.py` writes it, before the shipped ones.
+
+    Raises SettingError if the file cannot be read or is wrong.
+    """
+    if path is None:
+        return shipped()
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"AICOCKPIT_WORTH: cannot read {path}: {error}") from error
+    return Table((*_rows(text, str(path)), *shipped().rows))
+
+
 def size_b(model: str) -> float | None:
     """Billions of parameters as a name tells them: "Qwen3-Coder-30B-A3B" 30, "8x7b" 56, "SmolLM2-135M" 0.135.
 
@@ -107,17 +122,8 @@ def size_b(model: str) -> float | None:
 
 
 def parse(text: str, origin: str) -> Table:
-    """A table from TOML. Raises SettingError naming `origin`, the row and what is wrong with it."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingError(f"{origin} is not TOML: {error}") from error
-    if unknown := sorted(set(document) - {"row"}):
-        raise SettingError(f"{origin} has the unknown key {unknown[0]!r}; it may only have [[row]]")
-    found = document.get("row", [])
-    if not isinstance(found, list):
-        raise SettingError(f"{origin}: rows are written as [[row]]")
-    rows = tuple(_row(row, f"{origin}, row {number}") for number, row in enumerate(found, 1))
+    """A whole table from TOML. Raises SettingError naming `origin`, the row and what is wrong with it."""
+    rows = _rows(text, origin)
     for lane in LANES:
         last = next((row for row in reversed(rows) if row.lane == lane), None)
         if last is None or last.pattern != "*" or last.above_b is not None or last.below_b is not None:
@@ -130,6 +136,19 @@ def parse(text: str, origin: str) -> Table:
 def render(rows: Sequence[Row]) -> str:
     """Rows as TOML, as `parse` reads them."""
     return "\n".join(_rendered(row) for row in rows)
+
+
+def _rows(text: str, origin: str) -> tuple[Row, ...]:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingError(f"{origin} is not TOML: {error}") from error
+    if unknown := sorted(set(document) - {"row"}):
+        raise SettingError(f"{origin} has the unknown key {unknown[0]!r}; it may only have [[row]]")
+    found = document.get("row", [])
+    if not isinstance(found, list):
+        raise SettingError(f"{origin}: rows are written as [[row]]")
+    return tuple(_row(row, f"{origin}, row {number}") for number, row in enumerate(found, 1))
 
 
 def _rendered(row: Row) -> str:

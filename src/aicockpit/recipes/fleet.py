@@ -16,10 +16,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
+from aicockpit import values
 from aicockpit.errors import SettingError
 from aicockpit.recipes import flags
 from aicockpit.recipes.where import dotted, line
-from aicockpit.settings import Settings, parse_size
+from aicockpit.settings import Settings
 from aicockpit.types import Address
 
 
@@ -40,7 +41,7 @@ def _seconds(value: object) -> object:
 def _bytes(value: object) -> object:
     """`12GiB`, `500M`, or bytes."""
     if isinstance(value, str):
-        return parse_size(value)
+        return values.size(value)
     return value
 
 
