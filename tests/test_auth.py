@@ -67,3 +67,11 @@ def test_two_commands_at_once_lose_no_key(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: store.create(f"key {number}"), range(40)))
     assert len(store.load()) == 40
+
+
+def test_a_key_is_known_the_moment_it_is_made(tmp_path: Path) -> None:
+    store = KeyStore(tmp_path)
+    gate = Gate(store, ("fixed",))
+    for name in ("first", "second"):
+        assert gate.check(bearer("fixed")).admin
+        assert not gate.check(bearer(store.create(name))).admin

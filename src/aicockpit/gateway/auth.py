@@ -117,7 +117,8 @@ class KeyStore:
 
 
 class Gate:
-    """Decides on each request. Reads the store again when its file changed, looking at most twice a second."""
+    """Decides on each request. Reads the store again when its file changed: looks twice a second, and at a key that it
+    does not know, which may have been made a moment ago."""
 
     def __init__(self, store: KeyStore, fixed: tuple[str, ...] = (), open_to_all: bool = False) -> None:
         self._store = store
@@ -143,22 +144,29 @@ class Gate:
                 headers=((b"www-authenticate", b"Bearer"),),
             )
         self._refresh()
-        found = digest(text)
-        for key_id, stored in self._fixed:
-            if hmac.compare_digest(found, stored):
-                return Caller(key_id, True)
-        key = self._keys.get(text[len(_PREFIX) : len(_PREFIX) + 8]) if text.startswith(_PREFIX) else None
-        if key is not None and hmac.compare_digest(found, key.hash):
-            return Caller(key.id, key.admin)
+        caller = self._find(text)
+        if caller is None and text.startswith(_PREFIX):
+            self._refresh(at_once=True)
+            caller = self._find(text)
+        if caller is not None:
+            return caller
         raise Unauthorized(
             "this API key is not known here (wrong, revoked, or of an earlier start). "
             "`aicockpit keys list` shows the known ones.",
             headers=((b"www-authenticate", b"Bearer"),),
         )
 
-    def _refresh(self) -> None:
+    def _find(self, text: str) -> Caller | None:
+        found = digest(text)
+        for key_id, stored in self._fixed:
+            if hmac.compare_digest(found, stored):
+                return Caller(key_id, True)
+        key = self._keys.get(text[len(_PREFIX) : len(_PREFIX) + 8]) if text.startswith(_PREFIX) else None
+        return Caller(key.id, key.admin) if key is not None and hmac.compare_digest(found, key.hash) else None
+
+    def _refresh(self, at_once: bool = False) -> None:
         now = time.monotonic()
-        if now < self._look:
+        if now < self._look and not at_once:
             return
         self._look = now + 0.5
         stamp = self._mtime()
