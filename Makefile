@@ -11,7 +11,7 @@ EXTRA = $(if $(PROFILE),$(if $(filter cpu,$(PROFILE)),cpu,gpu),auto)
 NEED_VENV = test -x $(BIN)/aicockpit || { echo "Nothing is installed yet: run 'make start-dev' first." >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help start-dev start-prod stop status logs health test check static bench format clean
+.PHONY: help start-dev start-prod stop status logs health test check static bench extension format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -52,7 +52,7 @@ test: ## everything that CI checks, real vLLM on the CPU included
 check: ## format, lint, types, unit tests (no vLLM needed)
 	@$(BOOTSTRAP) --extra none --with test
 	@$(MAKE) --no-print-directory static
-	@$(BIN)/python -m pytest -m 'not real' $(ARGS)
+	@$(BIN)/python -m pytest -m 'not real and not editor' $(ARGS)
 
 static:
 	@$(BIN)/ruff format --check .
@@ -62,6 +62,10 @@ static:
 bench: ## gateway against nginx and other routers; writes docs/performance.md
 	@$(BOOTSTRAP) --extra none --with test
 	@$(BIN)/python benchmarks/gateway.py $(or $(ARGS),--soak --write)
+
+extension: ## the VS Code extension as vscode-extension/aicockpit.vsix
+	@$(BOOTSTRAP) --extra none --with test
+	@cd vscode-extension && PATH="$(CURDIR)/$(BIN):$$PATH" && npm ci --no-audit --no-fund --loglevel=error && npm run --silent package
 
 format: ## put the code into shape
 	@$(BOOTSTRAP) --extra none --with test

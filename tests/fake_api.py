@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from fake_client import Switches
 from fake_engine import BUSY, Job, Json, Plain, Refused
 from fake_http import ENGINE_DEAD, Exchange, Over, Wire, forever
+from fake_script import scripted
 
 MANAGEMENT = (
     "/sleep /wake_up /is_sleeping /reset_prefix_cache /v1/load_lora_adapter /v1/unload_lora_adapter /server_info"
@@ -173,8 +174,11 @@ class Api(Plain):
         count = min(16 if wanted is None else wanted, self.args.context - longest)
         stops = body.get(stop) or []
         finish, reason, pieces, text = "length" if wanted is not None else "stop", None, list[str](), ""
-        for index in range(count):
-            piece = f"{' ' * bool(index)}tok{index}"
+        told = scripted(self.engine.switches.script, body) if self.engine.switches.script else None
+        if told is not None and len(told) <= count:
+            finish = "stop"
+        for index in range(count if told is None else min(count, len(told))):
+            piece = f"{' ' * bool(index)}tok{index}" if told is None else told[index]
             whole = text + piece
             found = [(whole.find(s), s) for s in ([stops] if isinstance(stops, str) else stops) if s in whole]
             if found:

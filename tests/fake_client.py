@@ -146,6 +146,7 @@ class Switches:
     embedding_model: bool = False
     no_sleep: bool = False
     no_wake: bool = False
+    script: str = ""
 
     def change(self, values: dict[str, Any]) -> list[str]:
         """Sets what is named (die-after, die_after or fake_die_after); returns the names it does not know."""

@@ -42,6 +42,7 @@ live: POST /fake/set {"token_delay": 0.1}. "POST" below: any POST other than /fa
 | array-events             | KV events as arrays, as older releases sent them                                   |
 | no-suffix                | suffix gets 400, as with vLLM (the default; --no-fake-no-suffix turns it off)      |
 | no-sleep, no-wake        | /sleep, /wake_up answer 500                                                        |
+| script FILE              | answers of fake_script.py's file, chosen by what the prompt says                   |
 | embedding-model          | only the pooling routes exist (also with --runner pooling or --convert)            |
 
 Asleep (POST /sleep), every POST of a user gets 500, and the prefix cache is empty.

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from aicockpit import settings
-from aicockpit.gateway import admin, workspaces
+from aicockpit.documents.library import Library
+from aicockpit.gateway import admin, documents, folders, workspaces
 from aicockpit.gateway.directory import Directory
 from aicockpit.gateway.metrics import EngineCollector, Metrics
 from aicockpit.gateway.parity import Parity
@@ -55,11 +56,13 @@ def test_every_route_of_ours_and_every_metric_is_documented(tmp_path: Path) -> N
     app = admin.build(None_(), Directory([], {}), metrics, collector, Records(), lambda: None)  # type: ignore[arg-type]
     store = Store(tmp_path)
     workspaces.add(app, store, workspaces.Cold())
+    folders.add(app, store, folders.Folders(tmp_path))
+    documents.add(app, Library(tmp_path / "documents.sqlite"))
     store.close()
     Parity(metrics.registry)
     metrics.registry.register(WarmCollector(lambda: []))
     for path in app.openapi()["paths"]:
-        shown = path.replace("{name}", "NAME").replace("{request_id}", "ID")
+        shown = path.replace("{name}", "NAME").replace("{request_id}", "ID").replace("{id}", "ID")
         assert shown in docs.replace("…", "/api/engines/NAME"), path
     for family in metrics.registry.collect():
         assert family.name in docs, family.name

@@ -27,7 +27,7 @@ LINES = [
         "controls",
     },
     {"gateway", "indexer"},
-    {"workspace"},
+    {"workspace", "documents"},
     {"engines", "prompts", "models"},
     {"recipes"},
     {"hardware"},

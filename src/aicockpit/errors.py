@@ -14,6 +14,7 @@ AicockpitError                what happened, why, and what to do, in one message
     ├── NotFound              404
     ├── MethodNotAllowed      405
     ├── RequestTimeout        408
+    ├── Conflict              409
     ├── RevisionConflict      409  (carries the current revision)
     ├── TooLarge              413
     ├── UnsupportedEncoding   415
@@ -121,6 +122,12 @@ class MethodNotAllowed(ApiError):
 
 class RequestTimeout(ApiError):
     status, type, code = 408, "invalid_request_error", "upload_timeout"
+
+
+class Conflict(ApiError):
+    """What is asked for does not go together with what there is."""
+
+    status, type, code = 409, "invalid_request_error", "conflict"
 
 
 class RevisionConflict(ApiError):

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import sys
 from collections.abc import Coroutine, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aicockpit.engines.engine import Engine
-from aicockpit.errors import AicockpitError
+from aicockpit.errors import AicockpitError, SettingError
+from aicockpit.gateway.folders import Folders
 from aicockpit.gateway.forward import Forwarder
 from aicockpit.gateway.layouts import tokenize
 from aicockpit.gateway.server import Workspaces
 from aicockpit.gateway.voices import Voice, Voices
 from aicockpit.gateway.warm_metrics import Figure
 from aicockpit.gateway.workspaces import tidy
+from aicockpit.indexer.agent import Options
 from aicockpit.prompts import worth
 from aicockpit.prompts.chat import stable_head, with_context
 from aicockpit.prompts.fim import detect
@@ -36,13 +36,10 @@ from aicockpit.workspace.warmth import Warmth
 logger = logging.getLogger(__name__)
 
 _RENDER_WAIT_S = 30.0
-_INDEXER_AGAIN_S = 5.0
 _TOPIC = "kv"
 # Tokens per second, until a step was timed.
 _SPEED_GUESS = 1000.0
 _BYTES_PER_TOKEN = 3
-# The indexer speaks over our private socket and needs none of these.
-_SECRET = ("AICOCKPIT_API_KEY", "HF_TOKEN", "AICOCKPIT_ENV_FILE")
 
 
 class WarmSide:
@@ -54,6 +51,7 @@ class WarmSide:
             workspaces=settings.workspaces, files=settings.workspace_files, bytes=settings.workspace_size
         )
         self.store = Store(settings.state_dir / "workspaces", limits)
+        self.folders = Folders(settings.state_dir)
         self.warmth = Warmth()
         self.prefetchers: dict[str, Prefetcher] = {}
         # Where each of them listens: a reload may have changed it.
@@ -75,7 +73,8 @@ class WarmSide:
 
     def parts(self) -> Workspaces:
         """What the gateway needs of it."""
-        return Workspaces(self.store, self.contexts, self, Voices(self._voice, self._mark), self.figures)
+        voices = Voices(self._voice, self._mark)
+        return Workspaces(self.store, self.contexts, self, voices, self.figures, self.folders)
 
     async def begin(self, forwarder: Forwarder) -> None:
         """Once the engines are known: warm what was warm before, and index the server's own tree."""
@@ -84,7 +83,15 @@ class WarmSide:
         self._restore()
         self._launch(tidy(self.store), "tidy workspaces")
         if self._settings.workspace is not None:
-            self._launch(self._index(self._settings.workspace), "indexer")
+            await self._keep_own(self._settings.workspace)
+
+    async def _keep_own(self, path: Path) -> None:
+        """The server's own tree. Where the folder is not there yet its indexer finds it, and its name, later."""
+        name = self._settings.workspace_name
+        with contextlib.suppress(SettingError):
+            name = Options(path, self._settings.state_dir, name=name).workspace
+        await self.folders.end(name)  # whoever was quicker while the engines were looked for
+        self.folders.begin(await asyncio.to_thread(path.resolve), name, fixed=True)
 
     def _follow_fleet(self, forwarder: Forwarder) -> None:
         """A prefetcher for each engine that there is; those of engines that are gone end."""
@@ -147,6 +154,7 @@ class WarmSide:
         return found + _context_figures(self.contexts.status(info.id) for info in self.store.list())
 
     async def close(self) -> None:
+        await self.folders.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -227,31 +235,6 @@ class WarmSide:
         rendered = [await tokenize(engine, model, one, _RENDER_WAIT_S) for one in fields]
         return stable_head(*rendered)
 
-    # Beside it.
-
-    async def _index(self, path: Path) -> None:
-        """Our own indexer, a process beside us so that hashing a tree costs no request anything."""
-        name = ("--name", self._settings.workspace_name) if self._settings.workspace_name else ()
-        command = [sys.executable, "-m", "aicockpit.cli", "watch", str(path), "--until-eof", *name]
-        environ = {key: value for key, value in os.environ.items() if key not in _SECRET}
-        environ["AICOCKPIT_STATE_DIR"] = str(self._settings.state_dir)
-        pipe = asyncio.subprocess.PIPE
-        while True:
-            try:  # in a session of its own: Ctrl-C is for us, the end of its stdin for it
-                child = await asyncio.create_subprocess_exec(
-                    *command,
-                    stdin=pipe,
-                    stdout=pipe,
-                    stderr=asyncio.subprocess.STDOUT,
-                    env=environ,
-                    start_new_session=True,
-                )
-                why = f"exit code {await _follow(child)}"
-            except (OSError, ValueError) as error:
-                why = str(error)
-            logger.warning("the indexer of %s ended (%s); again in %g s", path, why, _INDEXER_AGAIN_S)
-            await asyncio.sleep(_INDEXER_AGAIN_S)
-
 
 def _prefetch_figures(engine: str, prefetcher: Prefetcher) -> list[Figure]:
     counters = prefetcher.counters
@@ -285,27 +268,3 @@ def _context_figures(statuses: Iterable[Mapping[str, Any]]) -> list[Figure]:
                     times[model, lane] = max(seconds, times.get((model, lane), 0.0))
     found = [Figure("aicockpit_context_resident_ratio", key, value) for key, value in ratios.items()]
     return found + [Figure("aicockpit_context_save_to_warm_seconds", key, value) for key, value in times.items()]
-
-
-async def _follow(child: asyncio.subprocess.Process) -> int:
-    """Its lines into our log; its exit code. It is ended when this is cancelled."""
-    try:
-        assert child.stdout is not None
-        async for line in child.stdout:
-            logger.info("indexer: %s", line.decode("utf-8", "replace").rstrip())
-        return await child.wait()
-    finally:
-        await _end(child)
-
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """Its stdin ends, which asks it to stop; then it is killed."""
-    if child.returncode is not None:
-        return
-    if child.stdin is not None:
-        child.stdin.close()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(child.wait(), 3.0)
-    if child.returncode is None:
-        child.kill()
-        await child.wait()

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from itertools import count
 from typing import Any
 
+from aicockpit.documents.library import Library
 from aicockpit.errors import (
     ApiError,
     InternalError,
@@ -95,6 +96,7 @@ class Gateway:
         realtime: Realtime,
         records: Records,
         joiner: Joiner | None = None,
+        library: Library | None = None,
         *,
         max_body: int,
         max_inflight: int,
@@ -102,6 +104,7 @@ class Gateway:
     ) -> None:
         self.directory, self.forwarder, self.gate, self.metrics = directory, forwarder, gate, metrics
         self.admin, self.realtime, self.records, self.joiner = admin, realtime, records, joiner
+        self.library = library
         self.max_body, self.max_inflight, self.body_wait = max_body, max_inflight, body_wait
         self.slots = Slots()
         self._held = 0
@@ -217,7 +220,7 @@ class Gateway:
         exchange = visit.exchange
         model, lane = (exchange.model, exchange.lane) if exchange is not None else ("other", Lane.INTERACTIVE)
         if exchange is not None:
-            self.records.add(exchange, visit.caller, visit.status)
+            self.records.add(exchange, visit.caller, visit.status, visit.began)
         self.metrics.answered(visit.route, model, lane, visit.status)
         if self._access:
             engine = exchange.engine.name if exchange is not None and exchange.engine is not None else "-"

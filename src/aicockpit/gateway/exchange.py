@@ -102,6 +102,7 @@ class Exchange(msgspec.Struct, eq=False):
     tap: Tap | None = None
     began: float = msgspec.field(default_factory=time.monotonic)
     first_byte_s: float = 0.0
+    sent: float | None = None
     started: bool = False
     status: int = 0
     engine: Engine | None = None

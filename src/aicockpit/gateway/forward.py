@@ -200,6 +200,7 @@ class Forwarder:
         reply: Reply | None = None
         if exchange.composer is not None:
             exchange.body = exchange.composer.compose(engine)
+        exchange.sent = time.monotonic()
         try:
             reply = await self._first(exchange, engine)
             await self._pass(exchange, engine, reply, send, answer)
@@ -373,9 +374,8 @@ async def break_off(exchange: Exchange, error: ApiError, send: Send) -> None:
 def _why(exchange: Exchange) -> tuple[bytes, bytes]:
     """The header that tells why this engine got the request."""
     reason = "" if exchange.choice is None else exchange.choice.reason
-    if exchange.composer is None:  # made of a count and names: one line already
-        return b"x-aicockpit-route", reason.encode("ascii", "replace")
-    return b"x-aicockpit-route", told(reason)
+    plain = exchange.composer is None  # made of a count and names: one line already
+    return b"x-aicockpit-route", reason.encode("ascii", "replace") if plain else told(reason)
 
 
 async def _start(exchange: Exchange, send: Send, status: int, headers: Headers) -> None:

@@ -14,7 +14,11 @@ _KEPT = 500
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One request that reached the choice of an engine. Seconds; `context` is the composer's account of it."""
+    """One request that reached the choice of an engine. Seconds; `context` is the composer's account of it.
+
+    `waited_s`, `first_byte_s` and `total_s` begin when its head arrived. `waited_s`: until it was sent to the engine
+    that answered, or to the last one tried (upload, waking, lane, composing); None when it was sent to none.
+    """
 
     id: str
     caller: str
@@ -26,6 +30,7 @@ class Record(msgspec.Struct, frozen=True):
     engine: str | None
     choice: str
     tried: tuple[str, ...]
+    waited_s: float | None
     first_byte_s: float
     total_s: float
     context: dict[str, Any] | None
@@ -46,6 +51,7 @@ class Record(msgspec.Struct, frozen=True):
             "engine": self.engine,
             "choice": self.choice,
             "failed_on": list(self.tried),
+            "waited_s": None if self.waited_s is None else round(self.waited_s, 4),
             "first_byte_s": round(self.first_byte_s, 4),
             "total_s": round(self.total_s, 4),
             "context": self.context,
@@ -60,7 +66,8 @@ class Records:
         self._by_id: dict[tuple[str, str], Record] = {}
         self._kept = kept
 
-    def add(self, exchange: Exchange, caller: str, status: int) -> None:
+    def add(self, exchange: Exchange, caller: str, status: int, began: float) -> None:
+        """`began`: when its head arrived, of the monotonic clock."""
         record = Record(
             exchange.request_id,
             caller,
@@ -72,8 +79,9 @@ class Records:
             exchange.engine.name if exchange.engine is not None else None,
             exchange.choice.reason if exchange.choice is not None else "",
             tuple([engine.name for engine in exchange.tried]) if exchange.tried else (),
-            exchange.first_byte_s,
-            time.monotonic() - exchange.began,
+            None if exchange.sent is None else exchange.sent - began,
+            exchange.first_byte_s and exchange.first_byte_s + exchange.began - began,
+            time.monotonic() - began,
             exchange.composer.account() if exchange.composer is not None else None,
         )
         self._order.append(record)

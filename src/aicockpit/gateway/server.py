@@ -13,12 +13,15 @@ from typing import Protocol
 
 import uvicorn
 
+from aicockpit.documents.library import Library
 from aicockpit.errors import SettingError
-from aicockpit.gateway import admin, operate, workspaces
+from aicockpit.gateway import admin, documents, folders, operate, workspaces
 from aicockpit.gateway.app import App, Gateway
 from aicockpit.gateway.auth import Gate, KeyStore
 from aicockpit.gateway.directory import Directory
+from aicockpit.gateway.embeddings import EngineEmbedder
 from aicockpit.gateway.exchange import Residents
+from aicockpit.gateway.folders import Folders
 from aicockpit.gateway.forward import Forwarder, Waits
 from aicockpit.gateway.join import Contexts, Joiner
 from aicockpit.gateway.metrics import EngineCollector, Metrics
@@ -52,6 +55,7 @@ class Workspaces:
     residents: Residents
     voices: Voices
     figures: Callable[[], Sequence[Figure]]
+    folders: Folders
 
 
 def build(
@@ -81,11 +85,14 @@ def build(
         forwarder.waker = operations
     joiner: Joiner | None = None
     if warm is not None:
-        workspaces.add(app, warm.store, warm.contexts, directory.first_name)
+        workspaces.add(app, warm.store, warm.contexts, directory.first_name, warm.folders)
+        folders.add(app, warm.store, warm.folders)
         forwarder.residents = warm.residents
         find = functools.partial(workspaces.visible, warm.store)
         joiner = Joiner(warm.contexts, warm.residents, find, warm.voices, Parity(metrics.registry))
         joiner.waker = operations
+    library = Library(settings.state_dir / "documents.sqlite", EngineEmbedder(directory, forwarder))
+    documents.add(app, library)
     return Gateway(
         directory,
         forwarder,
@@ -95,6 +102,7 @@ def build(
         Realtime(directory, forwarder, settings.connect_wait, settings.max_body, _REALTIME_FIRST_S),
         records,
         joiner,
+        library,
         max_body=settings.max_body,
         max_inflight=settings.max_inflight,
         body_wait=settings.body_wait,
@@ -127,6 +135,8 @@ class Doors:
             self._tasks.append(asyncio.create_task(server.serve(sockets=[door])))
         while not all(server.started for server in self._servers):
             await asyncio.sleep(0.01)
+        if self._gateway.library is not None:
+            self._gateway.library.begin()
 
     async def close(self) -> None:
         """Take no new connection, let requests in work finish within the limit, tell the rest, and close."""
@@ -138,6 +148,8 @@ class Doors:
                     await asyncio.sleep(_LOOK_S)
         self._gateway.cancel_all()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._gateway.library is not None:
+            await self._gateway.library.close()
         self._control.unlink(missing_ok=True)
 
     def hurry(self) -> None:

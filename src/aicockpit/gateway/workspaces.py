@@ -66,6 +66,14 @@ class Cold:
         return {}
 
 
+class Folders(Protocol):
+    """The server's own indexers of folders, by the names of the server's workspaces (`folders.py`)."""
+
+    def told(self, name: str) -> dict[str, Any] | None: ...
+
+    async def end(self, name: str) -> bool: ...
+
+
 class _Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     path: str
     hash: str
@@ -109,7 +117,13 @@ def names(store: Store, caller: Caller) -> list[str]:
     return list(dict.fromkeys(info.name for info in used))
 
 
-def add(app: FastAPI, store: Store, warm: Warm, first_name: Callable[[str], str] = str) -> None:
+def add(
+    app: FastAPI,
+    store: Store,
+    warm: Warm,
+    first_name: Callable[[str], str] = str,
+    folders: Folders | None = None,
+) -> None:
     """Mount the routes. Who calls stands in the scope, as `admin.py` has it; errors are left to its handlers.
 
     `first_name` gives a model's own name for any of its names. Raises NotFound, NotReady.
@@ -117,7 +131,7 @@ def add(app: FastAPI, store: Store, warm: Warm, first_name: Callable[[str], str]
     intake = Intake(max(_BUDGET, store.limits.manifest_body), _BODY_WAIT_S)
     # One writer at a time is SQLite's rule; it also keeps the revisions in order for `warm`.
     one_manifest, pushes = asyncio.Lock(), asyncio.Semaphore(_PUSHES)
-    _add_reading(app, store, warm)
+    _add_reading(app, store, warm, folders)
 
     @app.put("/api/workspaces/{name}")
     async def create(request: Request, name: str) -> Response:
@@ -130,6 +144,8 @@ def add(app: FastAPI, store: Store, warm: Warm, first_name: Callable[[str], str]
     @app.delete("/api/workspaces/{name}", status_code=204)
     async def delete(request: Request, name: str) -> None:
         info = _changeable(store, request, name)
+        if folders is not None and info.owner == SERVER:
+            await folders.end(name)  # it would make the workspace anew
 
         async def drop() -> None:
             async with one_manifest:
@@ -184,7 +200,7 @@ def add(app: FastAPI, store: Store, warm: Warm, first_name: Callable[[str], str]
         return {}
 
 
-def _add_reading(app: FastAPI, store: Store, warm: Warm) -> None:
+def _add_reading(app: FastAPI, store: Store, warm: Warm, folders: Folders | None) -> None:
     @app.get("/api/workspaces")
     async def workspaces(request: Request) -> dict[str, Any]:
         caller: Caller = request.scope["aicockpit.caller"]
@@ -194,7 +210,9 @@ def _add_reading(app: FastAPI, store: Store, warm: Warm) -> None:
 
     @app.get("/api/workspaces/{name}")
     async def workspace(request: Request, name: str) -> dict[str, Any]:
-        return _status(_found(store, request, name), warm)
+        info, admin = _found(store, request, name), request.scope["aicockpit.caller"].admin
+        kept = folders.told(info.name) if folders is not None and admin and info.owner == SERVER else None
+        return _status(info, warm) | ({"folder": kept} if kept is not None else {})
 
 
 def _found(store: Store, request: Request, name: str) -> Info:

@@ -1,0 +1,10 @@
+/** The page of the panel "why slow, why nothing". */
+
+import "./panel/panel.css";
+import { startPanel } from "./panel/app";
+import type { PanelApi } from "./panel/state";
+
+declare function acquireVsCodeApi(): PanelApi;
+
+const root = document.getElementById("panel");
+if (root !== null) startPanel(root, acquireVsCodeApi(), window);

@@ -1,0 +1,113 @@
+// What a user does and sees in the workbench, by name.
+import fs from "node:fs";
+import path from "node:path";
+import { until } from "./harness.mjs";
+
+export class Desk {
+  constructor(page, tree, shots) {
+    this.page = page;
+    this.tree = tree;
+    this.shots = shots;
+    page.setDefaultTimeout(20_000);
+  }
+  async open(url) {
+    await this.page.goto(url);
+    await this.page.waitForSelector(".monaco-workbench .explorer-folders-view", { timeout: 60_000 });
+  }
+  async picture(name) {
+    await this.page.screenshot({ path: path.join(this.shots, `${name}.png`) });
+  }
+  read(name) {
+    return fs.readFileSync(path.join(this.tree, name), "utf8");
+  }
+  async file(name) {
+    await this.keys("Control+P");
+    const input = this.page.locator(".quick-input-widget input").first();
+    await input.waitFor({ state: "visible" });
+    await input.fill(name);
+    await this.page
+      .locator(".quick-input-list .monaco-list-row", { hasText: path.basename(name) })
+      .first()
+      .waitFor();
+    await this.keys("Enter");
+    await this.page
+      .locator(".tab.active", { hasText: path.basename(name) })
+      .first()
+      .waitFor();
+    await this.focusEditor();
+  }
+  async focusEditor() {
+    await this.page.locator(".editor-instance .view-lines").first().click();
+  }
+  async keys(...keys) {
+    for (const key of keys) await this.page.keyboard.press(key);
+  }
+  async type(text, delay = 15) {
+    await this.page.keyboard.type(text, { delay });
+  }
+  async command(title) {
+    await this.keys("F1");
+    const input = this.page.locator(".quick-input-widget input").first();
+    await input.waitFor({ state: "visible" });
+    await input.fill(`>${title}`);
+    await this.page.locator(".quick-input-list .monaco-list-row", { hasText: title }).first().waitFor();
+    await this.keys("Enter");
+  }
+  /** Ghost text as the user reads it: the spans of the first line, then the lines below. */
+  ghost() {
+    return this.page.evaluate(() => {
+      const text = (root) =>
+        [...root.querySelectorAll('[class*="ghost-text"]')]
+          .filter((one) => !one.querySelector('[class*="ghost-text"]'))
+          .map((one) => one.textContent)
+          .join("");
+      const first = [...document.querySelectorAll(".editor-instance .view-lines")].map(text).join("");
+      const more = [...document.querySelectorAll(".editor-instance .suggest-preview-text .view-line")].map(text);
+      return [first, ...more].join("\n").replace(/\u00a0/g, " ");
+    });
+  }
+  async untilGhost(text, limitMs = 15_000) {
+    let seen = "";
+    await until(
+      async () => {
+        seen = await this.ghost();
+        return typeof text === "string" ? seen === text : text.test(seen);
+      },
+      `ghost text ${JSON.stringify(String(text))}`,
+      limitMs,
+    ).catch((error) => {
+      throw new Error(`${error.message}; seen ${JSON.stringify(seen)}`);
+    });
+  }
+  editorText() {
+    return this.page.evaluate(() =>
+      [...document.querySelectorAll(".editor-instance .view-lines")]
+        .map((lines) =>
+          [...lines.querySelectorAll(".view-line")]
+            .sort((a, b) => Number.parseInt(a.style.top) - Number.parseInt(b.style.top))
+            .map((line) => line.textContent.replace(/\u00a0/g, " "))
+            .join("\n"),
+        )
+        .join("\n---\n"),
+    );
+  }
+  async save() {
+    await this.keys("Control+S");
+  }
+  statusBar() {
+    return this.page.locator('.statusbar-item[id*="aicockpit"]').first();
+  }
+  async untilStatus(text, limitMs = 30_000) {
+    await this.page
+      .locator('.statusbar-item[id*="aicockpit"]', { hasText: text })
+      .first()
+      .waitFor({ timeout: limitMs })
+      .catch(async (error) => {
+        throw new Error(`${error.message}; the status bar says ${await this.statusBar().textContent()}`);
+      });
+  }
+  /** The page of our webview view. */
+  async chat() {
+    return this.page.frameLocator("iframe.webview").last().frameLocator("#active-frame");
+  }
+}

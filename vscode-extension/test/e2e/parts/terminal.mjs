@@ -1,0 +1,52 @@
+// A described command: shown with its risk, run only after a yes.
+import fs from "node:fs";
+import path from "node:path";
+import { until } from "../harness.mjs";
+
+async function describe(desk, text) {
+  await desk.command("AiCockpit: Describe a Command");
+  const input = desk.page.locator(".quick-input-widget input").first();
+  await input.waitFor({ state: "visible" });
+  await desk.type(text, 5);
+  await desk.keys("Enter");
+}
+
+const value = (desk) => desk.page.locator(".quick-input-widget input").first().inputValue();
+
+export default async function play({ desk, step, assert }) {
+  await step("a command is proposed, with what it does", async () => {
+    await describe(desk, "the three largest files");
+    await until(async () => (await value(desk)).startsWith("du -a"), "the command in the box");
+    await desk.page
+      .getByText(/Lists the three largest files here/)
+      .first()
+      .waitFor();
+    await desk.picture("terminal");
+  });
+  await step("Escape runs nothing", async () => {
+    await desk.keys("Escape");
+    assert.equal(await desk.page.locator(".terminal-wrapper").count(), 0);
+  });
+  await step("Enter runs what stands in the box, as it was changed", async () => {
+    await describe(desk, "the three largest files");
+    await until(async () => (await value(desk)).startsWith("du -a"), "the command in the box");
+    await desk.page.locator(".quick-input-widget input").first().fill("echo made-by-hand > made.txt");
+    await desk.keys("Enter");
+    await until(() => fs.existsSync(path.join(desk.tree, "made.txt")), "the command ran", 20_000);
+    assert.equal(desk.read("made.txt").trim(), "made-by-hand");
+  });
+  await step("a dangerous command asks once more, and a no keeps everything", async () => {
+    fs.mkdirSync(path.join(desk.tree, "build"), { recursive: true });
+    await describe(desk, "remove everything in build");
+    await until(async () => (await value(desk)).startsWith("rm -rf"), "the command in the box");
+    await desk.picture("terminal-danger");
+    await desk.keys("Enter");
+    await desk.page.getByText("Run anyway").first().waitFor();
+    await desk.picture("terminal-ask");
+    await desk.keys("Escape");
+    await until(async () => (await value(desk)).startsWith("rm -rf"), "the command in the box again");
+    await desk.page.locator(".quick-input-widget input").first().waitFor({ state: "visible" });
+    await desk.keys("Escape");
+    assert.ok(fs.existsSync(path.join(desk.tree, "build")));
+  });
+}
