@@ -126,6 +126,21 @@ async def test_a_model_that_crashes_while_others_wait_for_it_comes_back(tmp_path
         assert a.restarts == 1
 
 
+async def test_a_request_between_a_crash_and_its_notice_waits_for_the_engine(tmp_path: Path) -> None:
+    async with gateway_of(tmp_path) as (rig, (a, _)):
+        assert (await ask(rig, "a")).status_code == 200
+        a.breaker.failures, a.breaker.open_until = a.breaker.threshold, float("inf")
+        waiting = asyncio.create_task(ask(rig, "a"))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        assert a.pid is not None
+        os.kill(a.pid, signal.SIGKILL)
+        assert (await waiting).status_code == 200
+        a.breaker.failures, a.breaker.open_until = a.breaker.threshold, float("inf")
+        refused = await ask(rig, "a")  # it lives: its failures are its own
+        assert (refused.status_code, "circuit open" in refused.text) == (503, True)
+
+
 async def test_prefetch_is_no_use_and_does_not_keep_a_model_in_memory(tmp_path: Path) -> None:
     async with gateway_of(tmp_path) as (rig, (a, _)):
         assert (await ask(rig, "a")).status_code == 200
