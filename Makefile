@@ -65,7 +65,7 @@ bench: ## gateway against nginx and other routers; writes docs/performance.md
 
 extension: ## the VS Code extension as vscode-extension/aicockpit.vsix
 	@$(BOOTSTRAP) --extra none --with test
-	@cd vscode-extension && PATH="$(CURDIR)/$(BIN):$$PATH" && npm ci --no-audit --no-fund --loglevel=error && npm run --silent package
+	@cd vscode-extension && PATH="$(CURDIR)/$(BIN):$$PATH" && npm install --no-save --no-audit --no-fund --loglevel=error && npm run --silent package
 
 format: ## put the code into shape
 	@$(BOOTSTRAP) --extra none --with test

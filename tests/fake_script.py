@@ -2,7 +2,8 @@
 
 The file is JSON, read at each request: {"tokenizer": PATH or null, "answers": [[REGEX, ANSWER], ...]}. A regex is
 searched in the prompt (token ids are decoded by that tokenizer) or in a chat's last message; the first that is
-found decides, and `\\1` in its answer is what its group found. None found: the usual words.
+found decides, and `\\1` in its answer is what its group found; of two answers in a list the second is for requests
+with a temperature. None found: the usual words.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ def scripted(path: str, body: dict[str, Any]) -> list[str] | None:
     asked = _asked(body, script.get("tokenizer"))
     for pattern, answer in script["answers"]:
         if found := re.search(pattern, asked, re.DOTALL):
+            if isinstance(answer, list):
+                answer = answer[bool(body.get("temperature"))]
             return re.findall(r"\s*\S+|\s+$", found.expand(answer)) or [""]
     return None
 

@@ -20,6 +20,8 @@ SMOL = {
     "num_attention_heads": 9,
     "num_key_value_heads": 3,
     "hidden_size": 576,
+    "intermediate_size": 1536,
+    "vocab_size": 49152,
     "max_position_embeddings": 8192,
 }
 

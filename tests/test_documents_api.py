@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gzip
 import os
 import signal
@@ -167,6 +168,24 @@ async def test_sources_have_a_limit_and_names_are_told_apart(tmp_path: Path) -> 
         assert code(await upload(client, b"# C", "C", "c.md")) == (429, "too_many_sources")
         assert (await upload(api.client(OTHER), b"# C", "A", "c.md")).status_code == 201
         assert code(await upload(client, b"x" * 6000, "D", "d.md")) == (413, "body_too_large")
+
+
+async def test_a_full_disk_is_told_and_leaves_no_half_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opening = os.open
+
+    def full(path: Any, *more: Any, **named: Any) -> int:
+        if str(path).endswith(".upload"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opening(path, *more, **named)
+
+    async with api_in(tmp_path) as api:
+        client = api.client(USER)
+        monkeypatch.setattr(os, "open", full)
+        answer = await upload(client, b"# A", "A", "a.md")
+        assert answer.status_code == 507
+        assert (await client.get("")).json() == {"docs": []}
+        monkeypatch.undo()
+        assert (await upload(client, b"# A", "A", "a.md")).status_code == 201
 
 
 async def test_a_cancelled_source_keeps_what_it_has(tmp_path: Path) -> None:

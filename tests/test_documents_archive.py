@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import subprocess
+import sys
 import tarfile
 import zipfile
 from dataclasses import replace
@@ -136,3 +139,26 @@ def test_a_damaged_archive_is_read_or_refused(tmp_path: Path, raw: bytes, data: 
         read(tmp_path, bytes(broken), limits=Limits(page=10_000, unpacked=100_000))
     except ArchiveError:
         return
+
+
+def test_a_header_that_asks_for_all_the_memory_is_refused(tmp_path: Path) -> None:
+    """A long name in a tar is read whole: a child with little memory says so, and does not end."""
+    block = bytearray(tarfile.TarInfo("././@LongLink").tobuf(tarfile.GNU_FORMAT))
+    block[156:157] = b"L"
+    block[124:136] = f"{900 * 1024 * 1024:011o}\0".encode()
+    block[148:156] = b" " * 8
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    raw = gzip.compress(bytes(block) + bytes(64 * 1024 * 1024), 1)
+    (tmp_path / "docs.tar.gz").write_bytes(raw)
+    code = (
+        "import resource, sys, pathlib\n"
+        "from aicockpit.documents.archive import ArchiveError, pages\n"
+        "from aicockpit.documents.values import Limits\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))\n"
+        "try: list(pages(pathlib.Path(sys.argv[1]), 'docs.tar.gz', Limits()))\n"
+        "except ArchiveError as error: print(error)\n"
+    )
+    command = (sys.executable, "-c", code, str(tmp_path / "docs.tar.gz"))
+    told = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert told.returncode == 0, told.stderr
+    assert "damaged" in told.stdout

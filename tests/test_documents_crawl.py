@@ -236,6 +236,14 @@ async def test_a_compressed_bomb_ends_at_the_limit_of_a_page(tmp_path: Path) -> 
     assert "larger than" in found.tally.problems[0]
 
 
+async def test_a_page_that_is_packed_twice_is_never_unpacked(tmp_path: Path) -> None:
+    twice = Page(gzip.compress(gzip.compress(b"a" * 50_000_000)), headers=(("content-encoding", "gzip, gzip"),))
+    with serving({"/": page("Home", "/twice"), "/twice": twice}) as site, store_in(tmp_path) as store:
+        found = await crawled(store, site.url + "/")
+    assert found.tally.done == 1
+    assert "packed as 'gzip, gzip'" in found.tally.problems[0]
+
+
 async def test_reading_goes_on_where_it_ended(tmp_path: Path) -> None:
     """As after a kill: some pages done, one at which the process ended, others known."""
     names = [f"/{n}" for n in range(6)]

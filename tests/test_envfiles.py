@@ -81,7 +81,7 @@ def make(*args: str, **env: str) -> str:
 
 def test_make_alone_is_the_list_of_targets() -> None:
     listed = {line.split()[1] for line in make().splitlines()}
-    wanted = "help start-dev start-prod stop status logs health test check bench format clean"
+    wanted = "help start-dev start-prod stop status logs health test check bench extension format clean"
     assert listed == set(wanted.split())
 
 

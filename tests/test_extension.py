@@ -1,6 +1,7 @@
 """The VS Code extension: its own checks, its package, and a real workbench with it in front of the real gateway.
 
-Node comes with the `test` extra; `npm ci` and `scripts/workbench.sh` bring the rest into the extension's folder.
+Node comes with the `test` extra; `npm install`, by the lock file, and `scripts/workbench.sh` bring the rest into the
+extension's folder.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def packages() -> None:
     """node_modules as the lock file says; a second run with the same lock file takes what is there."""
     lock, stamp = FOLDER / "package-lock.json", FOLDER / "node_modules" / ".package-lock.aicockpit"
     if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():
-        run("npm", "ci", "--no-audit", "--no-fund", "--loglevel=error")
+        run("npm", "install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error")
         stamp.write_bytes(lock.read_bytes())
 
 

@@ -33,7 +33,7 @@ LINES = [
     {"hardware"},
     {"settings", "log"},
     {"values"},
-    {"errors", "types"},
+    {"errors", "types", "kvdisk"},
 ]
 FILES = sorted(SOURCE.rglob("*.py"))
 

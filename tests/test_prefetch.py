@@ -165,6 +165,19 @@ async def test_what_is_resident_already_costs_one_request(tmp_path: Path) -> Non
         assert asked(fake) == [400, 400, 401]
 
 
+async def test_what_a_step_finds_and_what_it_computes_are_told_apart(tmp_path: Path) -> None:
+    one = target(400)
+    async with running(tmp_path) as (_, made):
+        await until(lambda: made.warmth.info("fake-0") is not None)
+        await complete(made, one.tokens[:208])  # as a KV tier has it: nobody told us
+        made.want(one)
+        progress = await made.until(one, "warm")
+        assert progress.found + progress.computed == 400
+        # vLLM computes the last block of every prompt anew.
+        assert 208 - made.prefetcher.counters.steps * BLOCK <= progress.found <= 208 - BLOCK
+        assert made.prefetcher.counters.tokens_found == progress.found
+
+
 async def test_without_verification_the_last_step_is_the_last(tmp_path: Path) -> None:
     one = target(128, verify=False)
     async with running(tmp_path) as (fake, made):

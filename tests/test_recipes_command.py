@@ -69,6 +69,23 @@ def test_nothing_is_wider_than_the_screen_but_commands_to_copy(
     assert not [line for line in lines if line.endswith("\\ ")]
 
 
+def test_explain_prints_the_tier_that_is_asked_for_and_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("explain", "qwen2.5-coder-32b", "--gpu", "A6000")
+    assert run(*asked, AICOCKPIT_KV_TIER="cpu:24GiB") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--kv-offloading-size 24 \\ --kv-offloading-backend native" in shown
+    assert "Each engine takes 24.0 GiB of the host's memory for it." in shown
+    assert run("explain", "smollm2-135m", "--gpu", "cpu", AICOCKPIT_KV_TIER="cpu:24GiB") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "There is no kv_tier cpu:24GiB here: vLLM offloads to memory from GPUs only" in shown
+    assert "--kv-offloading" not in shown
+    for more in ({}, {"AICOCKPIT_KV_TIER": "none"}):
+        assert run(*asked, **more) == 0
+        assert "kv_tier" not in capsys.readouterr().out
+    assert run("explain", "qwen3-embedding-4b", "--gpu", "A6000", AICOCKPIT_KV_TIER="cpu:24GiB") == 0
+    assert "kv_tier" not in capsys.readouterr().out
+
+
 def test_show_tells_where_each_size_is_from(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("show", "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ") == 0
     shown = capsys.readouterr().out

@@ -20,11 +20,12 @@ from aicockpit.engines.swap import HOLDING
 from aicockpit.engines.swapper import Swapper
 from aicockpit.errors import AicockpitError
 from aicockpit.hardware import detect
-from aicockpit.hardware.device import Device
+from aicockpit.hardware.device import GIB, Device
 from aicockpit.hardware.shape import ModelShape
+from aicockpit.models import kv_files
 from aicockpit.models.dimensions import shape_apart
 from aicockpit.models.locate import check_apart, is_path, note_used, resolve_apart
-from aicockpit.recipes import command, fleet, load, lora
+from aicockpit.recipes import command, fleet, load, lora, tier
 from aicockpit.recipes.arrange import CPU, Plan, Sized, arrange
 from aicockpit.recipes.fleet import Asked
 from aicockpit.recipes.place import Slot
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 # Of the memory that is free, what engines on the CPU may take: the machine has other things to do, too.
 _HOST_SHARE = 0.9
 _STAMP_S = 3600.0
+_TRIM_S = 60.0
 Show = Callable[[str, str, int, int], None]
 
 
@@ -126,6 +128,16 @@ class Roster:
             for path in {spec.model for spec in self.specs.values()}:
                 await asyncio.to_thread(note_used, Path(path), self.settings)
             await asyncio.sleep(_STAMP_S)
+
+    async def trim(self) -> None:
+        """Keep vLLM's own KV files within what `kv_tier` allows, now and every minute."""
+        while True:
+            wishes = [shape.kv_tier for shape in self.plan.shapes if shape.gpus and shape.kv_tier.kind == "disk"]
+            for folder, size in tier.folders(wishes, self.settings).items():
+                done = await asyncio.to_thread(kv_files.trim, folder, size)
+                if done.removed:
+                    log.info("%s: %d KV files removed, %.1f GiB stay", folder, done.removed, done.held / GIB)
+            await asyncio.sleep(_TRIM_S)
 
     @property
     def resting(self) -> frozenset[str]:

@@ -84,6 +84,7 @@ async def _serve(settings: Settings, console: Console, stopping: Stopping) -> in
         await warm.begin(gateway.forwarder)
         waking.append(asyncio.create_task(_wake(controls, gateway, warm)))
         waking.append(asyncio.create_task(controls.roster.stamp()))
+        waking.append(asyncio.create_task(controls.roster.trim()))
 
     hangup = contextlib.ExitStack()
     hangup.enter_context(reloading(controls, console))

@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 
 from aicockpit import values
 from aicockpit.errors import SettingError
-from aicockpit.types import Address
+from aicockpit.types import Address, KvTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,13 @@ SETTINGS: tuple[Setting, ...] = (
         _A + "PREFETCH_STEP", values.seconds, "0.1", "Seconds that one step of warming may keep a request waiting."
     ),
     Setting(_A + "KV_EVENTS", values.switch, "on", "Let engines publish what enters and leaves their KV cache."),
+    Setting(
+        _A + "KV_TIER",
+        values.optional_kv_tier,
+        "",
+        "Where KV goes that leaves an engine's cache: `none`, `cpu:SIZE`, `disk:SIZE[:FOLDER]` or `lmcache` "
+        "(docs/kv-tiers.md). Empty: what the recipe says, else `none`.",
+    ),
     Setting(_A + "FIM", str, "", "Fill-in-the-middle form of the models; empty: read from the tokenizer."),
     Setting(
         _A + "TOKENIZERS",
@@ -200,6 +207,7 @@ class Settings:
     context_idle: float
     prefetch_step: float
     kv_events: bool
+    kv_tier: KvTier | None
     fim: str
     tokenizers: tuple[tuple[str, str], ...]
     max_body: int
@@ -315,3 +323,9 @@ def table() -> str:
     """The settings as a Markdown table, for the README (checked by a test)."""
     rows = [f"| `{s.name}` | {f'`{s.default}`' if s.default else '(empty)'} | {s.help} |" for s in SETTINGS]
     return "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])
+
+
+def keyless(environ: Mapping[str, str]) -> dict[str, str]:
+    """For a child that needs no key: an indexer speaks over our private socket, a reader reads pages of strangers."""
+    secret = ("AICOCKPIT_API_KEY", "HF_TOKEN", "AICOCKPIT_ENV_FILE")
+    return {name: value for name, value in environ.items() if name not in secret}

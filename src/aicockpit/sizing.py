@@ -13,7 +13,7 @@ from aicockpit.errors import AicockpitError, SettingError
 from aicockpit.hardware import fit
 from aicockpit.hardware.device import GIB, Device
 from aicockpit.hardware.shape import ModelShape
-from aicockpit.recipes import flags, spot
+from aicockpit.recipes import flags, spot, tier
 from aicockpit.recipes.arrange import Sized
 from aicockpit.recipes.command import CPU_KV_BYTES
 from aicockpit.recipes.filters import Wish
@@ -22,6 +22,7 @@ from aicockpit.recipes.place import Slot
 from aicockpit.recipes.schema import Recipe
 from aicockpit.recipes.select import Chosen, Refused, select
 from aicockpit.settings import Settings
+from aicockpit.types import KvTier
 
 log = logging.getLogger(__name__)
 
@@ -107,14 +108,26 @@ class Sizer:
         same = found.model_id.lower() == m.model.partition("@")[0].lower()
         keeps = "@" in m.model or (same and not found.revision)
         model = "" if keeps else f"{found.model_id}@{found.revision}".rstrip("@")
+        kept, reasons = self._tier(found, wish.args)
         if not found.devices:
-            return Sized(0, verdict.budget.bytes, found.flags, found.env, role, model, found.reasons)
+            return Sized(0, verdict.budget.bytes, found.flags, found.env, role, model, reasons, kv_tier=kept)
         window = verdict.max_model_len if wish.max_model_len else min(verdict.max_model_len, spot.WORKING)
         fixed = sum(term.bytes for term in verdict.terms[:-1])
         each = verdict.terms[-1].bytes / verdict.kv_tokens if verdict.kv_tokens else 0.0
         least = fixed + int(_MARGIN * window * each)
         kind = found.devices[0].name
-        return Sized(found.layout.gpus, least, found.flags, found.env, role, model, found.reasons, window, kind)
+        return Sized(found.layout.gpus, least, found.flags, found.env, role, model, reasons, window, kind, kept)
+
+    def _tier(self, found: Chosen, given: Sequence[str]) -> tuple[KvTier | None, tuple[str, ...]]:
+        """What the recipe says of KV tiers, left out where it is not possible: a recipe is for many machines."""
+        if found.kv_tier is None:
+            return None, found.reasons
+        place = tier.place(self.settings, bool(found.devices))
+        told = tier.decide(found.kv_tier, place, tier.folder(self.settings))
+        clash = tier.conflict(found.kv_tier, flags.merge(found.flags, given))
+        if not (why := told.why if isinstance(told, tier.NoTier) else clash):
+            return found.kv_tier, found.reasons
+        return None, (*found.reasons, f"The recipe's kv_tier {found.kv_tier} is left out: {why}.")
 
     def _on_cpu(self, m: FleetModel, reasons: tuple[str, ...]) -> Sized:
         """Nobody knows what it needs: vLLM will say what is wrong, if anything is."""

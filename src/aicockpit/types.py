@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from aicockpit.errors import SettingError
@@ -86,6 +88,24 @@ class KvEventsAddress:
 
     publish: str
     replay: str
+
+
+@dataclass(frozen=True, slots=True)
+class KvTier:
+    """Where KV goes that leaves an engine's cache. `bytes`: the tier's size; `path`: of `disk`, None for our own."""
+
+    kind: Literal["none", "cpu", "disk", "lmcache"] = "none"
+    bytes: int = 0
+    path: Path | None = None
+
+    def __str__(self) -> str:
+        """As it is written in a setting: `disk:100GiB:/data/kv`."""
+        size = str(self.bytes) if self.bytes else ""
+        for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB")):
+            if self.bytes and self.bytes % (1 << power) == 0:
+                size = f"{self.bytes >> power}{unit}"
+                break
+        return ":".join(part for part in (self.kind, size, str(self.path or "")) if part)
 
 
 @dataclass(frozen=True, slots=True)

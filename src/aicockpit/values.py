@@ -6,9 +6,11 @@ import re
 import shlex
 from pathlib import Path
 
-from aicockpit.types import Address
+from aicockpit.types import Address, KvTier
 
 _UNITS = {"": 1, "k": 1000, "ki": 1 << 10, "m": 10**6, "mi": 1 << 20, "g": 10**9, "gi": 1 << 30}
+_UNITS |= {"t": 10**12, "ti": 1 << 40}
+_TIERS = "must be none, cpu:SIZE, disk:SIZE, disk:SIZE:FOLDER or lmcache, with a SIZE such as 64GiB"
 
 
 def port(text: str) -> int:
@@ -58,10 +60,31 @@ def gpu_count(text: str) -> int | None:
 
 def size(text: str) -> int:
     """Bytes: `1048576`, `64MiB`, `10M`."""
-    match = re.fullmatch(r"(\d+)\s*([kmg]i?)?b?", text.strip().lower())
+    match = re.fullmatch(r"(\d+)\s*([kmgt]i?)?b?", text.strip().lower())
     if match is None:
         raise ValueError("must be a size such as 1048576, 64MiB or 10M")
     return int(match.group(1)) * _UNITS[match.group(2) or ""]
+
+
+def kv_tier(text: str) -> KvTier:
+    """`none`, `cpu:16GiB`, `disk:100GiB`, `disk:100GiB:/data/kv`, `lmcache`."""
+    kind, *rest = text.strip().split(":", 2)
+    if kind in ("none", "lmcache") and not rest:
+        return KvTier("none" if kind == "none" else "lmcache")
+    if kind not in ("cpu", "disk") or not rest or not all(rest) or (kind == "cpu" and len(rest) > 1):
+        raise ValueError(_TIERS)
+    try:
+        room = size(rest[0])
+    except ValueError as error:
+        raise ValueError(f"{_TIERS}; {rest[0]!r} is no size") from error
+    if not room:
+        raise ValueError(f"{_TIERS}; for no tier say none")
+    return KvTier("cpu", room) if kind == "cpu" else KvTier("disk", room, path(rest[1]) if len(rest) > 1 else None)
+
+
+def optional_kv_tier(text: str) -> KvTier | None:
+    """None when nothing is said: the recipe decides then."""
+    return kv_tier(text) if text else None
 
 
 def urls(text: str) -> tuple[Address, ...]:

@@ -243,6 +243,7 @@ def _prefetch_figures(engine: str, prefetcher: Prefetcher) -> list[Figure]:
         Figure("aicockpit_prefetch_verifications", (engine,), counters.verifications),
         Figure("aicockpit_prefetch_tokens", (engine,), counters.tokens_prefilled),
         Figure("aicockpit_prefetch_tokens_resident", (engine,), counters.tokens_resident),
+        Figure("aicockpit_prefetch_tokens_found", (engine,), counters.tokens_found),
         Figure("aicockpit_prefetch_evictions", (engine,), counters.evictions),
         Figure("aicockpit_prefetch_superseded", (engine,), counters.superseded),
         Figure("aicockpit_prefetch_errors", (engine,), counters.errors),

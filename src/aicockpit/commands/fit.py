@@ -1,6 +1,7 @@
 """`aicockpit fit MODEL`: does it fit, with every term of the sum; and the table of docs/hardware.md.
 
-`python -m aicockpit.commands.fit --table` prints that table from the shipped recipes and the known cards.
+`python -m aicockpit.commands.fit --table` prints that table from the shipped recipes and the known cards, `--tiers`
+that of docs/kv-tiers.md.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aicockpit.commands import Commands, fit_show, fit_table
+from aicockpit.commands import Commands, fit_show, fit_table, fit_tiers
 from aicockpit.errors import ModelError, SettingError
 from aicockpit.hardware import cards, detect, fit, shape
 from aicockpit.hardware.device import Device
@@ -211,11 +212,12 @@ def document(view: fit_show.View) -> dict[str, object]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`--table` prints the table of docs/hardware.md."""
-    if list(argv) != ["--table"]:
-        print("usage: python -m aicockpit.commands.fit --table", file=sys.stderr)
+    """`--table` prints the table of docs/hardware.md, `--tiers` that of docs/kv-tiers.md."""
+    made = {"--table": table, "--tiers": fit_tiers.markdown}
+    if len(argv) != 1 or argv[0] not in made:
+        print("usage: python -m aicockpit.commands.fit --table | --tiers", file=sys.stderr)
         return 2
-    print(table())
+    print(made[argv[0]]())
     return 0
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -17,16 +18,18 @@ from rich.text import Text
 
 from aicockpit.commands import Commands, Run, actions_of
 from aicockpit.errors import AicockpitError, SettingError
-from aicockpit.hardware import cards, detect
+from aicockpit.hardware import cards, detect, fit
 from aicockpit.hardware.device import Device
 from aicockpit.hardware.shape import ModelShape
-from aicockpit.recipes import aim, explain, known, load
+from aicockpit.recipes import aim, explain, flags, known, load, tier
 from aicockpit.recipes.filters import Wish
+from aicockpit.recipes.fleet import ROLES_WITHOUT_KV
 from aicockpit.recipes.load import Library, Loaded
 from aicockpit.recipes.schema import PRECISIONS, ROLES
 from aicockpit.recipes.search import Refused
 from aicockpit.recipes.select import Chosen, select
 from aicockpit.settings import Settings
+from aicockpit.types import KvTier
 
 CPU = "cpu"
 
@@ -159,11 +162,33 @@ def _explain(loaded: Settings, arguments: argparse.Namespace) -> int:
         args=loaded.engine_args,
     )
     outcome = select(wish, library.recipes, devices, _shapes(loaded, library, wish.model))
+    if isinstance(outcome, Chosen):
+        roles = library.by_id[outcome.recipe].recipe.roles if outcome.recipe else ()
+        outcome = outcome if set(roles) & set(ROLES_WITHOUT_KV) else _with_tier(loaded, outcome)
     if arguments.json:
         print(json.dumps(explain.document(outcome), indent=2))
     else:
         show(outcome, where, Console(highlight=False))
     return 0 if isinstance(outcome, Chosen) else 1
+
+
+def _with_tier(loaded: Settings, chosen: Chosen) -> Chosen:
+    """With the flags of the KV tier that the setting or the recipe asks for, or why there is none."""
+    wish = loaded.kv_tier or chosen.kv_tier or KvTier()
+    if wish.kind == "none":
+        return chosen
+    place = tier.place(loaded, bool(chosen.devices))
+    if chosen.devices and chosen.devices[0].vendor == "amd":
+        place = replace(place, platform="rocm")
+    found = tier.decide(wish, place, tier.folder(loaded))
+    if why := tier.conflict(wish, flags.merge(chosen.flags, loaded.engine_args)):
+        found = tier.NoTier(why, "leave one of them out")
+    if isinstance(found, tier.NoTier):
+        said = f"There is no kv_tier {wish} here: {found.why}. Instead, {found.instead}."
+        return replace(chosen, reasons=(*chosen.reasons, said))
+    takes = f" Each engine takes {fit.gib(found.memory)} of the host's memory for it." if found.memory else ""
+    said = f"kv_tier {wish}: {found.reason}.{takes}"
+    return replace(chosen, flags=(*chosen.flags, *found.flags), reasons=(*chosen.reasons, said))
 
 
 def _machine(loaded: Settings, text: str) -> tuple[tuple[Device, ...], str, int | None]:

@@ -12,7 +12,7 @@ import msgspec
 import psutil
 from huggingface_hub import constants
 
-from aicockpit.doctor import around, drivers, gpus, service, torches
+from aicockpit.doctor import around, drivers, gpus, service, tiers, torches
 from aicockpit.doctor.finding import Finding, Mark, Wanted, worst
 from aicockpit.engines.orphans import MARK
 from aicockpit.hardware import detect
@@ -65,6 +65,7 @@ def report(settings: Settings, limit: float = detect.GPU_LIMIT_S) -> Report:
         *fleet_row,
         vllm,
         *torches.findings(torches.find(words[0]) if words else None, machine, wanted),
+        *tiers.findings(settings, models, machine),
         service.port(settings),
         service.token(settings),
         *(Finding("unknown", note.what, "warn", f"unknown: {note.why}", note.consequence) for note in machine.notes),

@@ -24,6 +24,13 @@ _V4_INSIDE = {
     ipaddress.IPv6Network("64:ff9b::/96"): 0,  # NAT64: the last 32 bits
     ipaddress.IPv6Network("2002::/16"): 80,  # 6to4: bits 16 to 48
 }
+# Where clouds tell machines their secrets: AWS, Alibaba, Azure, Google, Oracle, Scaleway; others are link-local.
+_METADATA = frozenset(
+    map(
+        ipaddress.ip_address,
+        ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "fd20:ce::254", "192.0.0.192", "fd00:42::42"),
+    )
+)
 _REFUSED_V6 = (ipaddress.IPv6Network("2001::/32"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -132,11 +139,15 @@ def refusal(ip: Ip, private_ok: bool) -> str:
                 return refusal(ipaddress.IPv4Address((int(ip) >> shift) & 0xFFFFFFFF), private_ok)
         if any(ip in network for network in _REFUSED_V6):
             return f"{ip} is a tunnel address"
-    if ip.is_link_local or ip.is_multicast or ip.is_unspecified or (ip.is_reserved and not ip.is_loopback):
+    if (
+        ip in _METADATA
+        or ip.is_link_local
+        or ip.is_multicast
+        or ip.is_unspecified
+        or (ip.is_reserved and not ip.is_loopback)
+    ):
         return f"{ip} is not an address of a site"
-    if ip == ipaddress.ip_address("fd00:ec2::254"):
-        return f"{ip} is not an address of a site"
-    if not private_ok and not ip.is_global:
+    if not private_ok and (not ip.is_global or getattr(ip, "is_site_local", False)):
         kind = "this machine's own" if ip.is_loopback else "a private"
         return f"{ip} is {kind} address; a key with --admin may add documentation served inside a company"
     return ""

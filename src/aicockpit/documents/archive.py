@@ -34,6 +34,7 @@ _BROKEN = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
+    MemoryError,  # a header that asks for all of it
     OSError,
     RuntimeError,
     ValueError,

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from aicockpit.documents.values import Limits, Source
+from aicockpit.settings import keyless
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,6 @@ TOO_LONG = -1
 _GRACE_S = 30.0
 _LINES = 50
 _PIECE = 65_536
-# The child reads pages of strangers and needs none of these.
-_SECRET = ("AICOCKPIT_API_KEY", "HF_TOKEN", "AICOCKPIT_ENV_FILE")
 
 
 async def read(path: Path, source: Source, limits: Limits) -> tuple[int, str]:
@@ -30,8 +29,7 @@ async def read(path: Path, source: Source, limits: Limits) -> tuple[int, str]:
     defaults = asdict(Limits())
     other = {name: value for name, value in asdict(limits).items() if value != defaults[name]}
     command = (sys.executable, "-m", "aicockpit.documents.worker", str(path), source.id, json.dumps(other))
-    environ = {name: value for name, value in os.environ.items() if name not in _SECRET}
-    async with _running(command, environ) as child:
+    async with _running(command, keyless(os.environ)) as child:
         limit = max(1.0, limits.time_s - source.spent_s) + _GRACE_S
         try:
             async with asyncio.timeout(limit):

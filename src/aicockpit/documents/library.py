@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from aicockpit.documents.index import Index
 from aicockpit.documents.store import Store, checked, upload_of
 from aicockpit.documents.values import Hit, Limits, Source, State, Tally
 from aicockpit.documents.vectors import Embedder, Vectors
-from aicockpit.errors import AicockpitError, BadRequest, NotFound, Overloaded, RevisionConflict
+from aicockpit.errors import AicockpitError, BadRequest, NotFound, Overloaded, RevisionConflict, StorageFull
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Library:
         return source
 
     async def upload(self, owner: str, name: str, file: str, content: bytes | memoryview) -> Source:
-        """Read an archive or a document in the background. Raises as `add`."""
+        """Read an archive or a document in the background. Raises as `add`, and StorageFull."""
 
         def keep(store: Store) -> Source:
             source = store.create(owner, name, file, "upload", False)
@@ -122,10 +123,12 @@ class Library:
             try:
                 with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
                     out.write(content)
-            except OSError:
-                store.delete(source.number)
+            except OSError as error:
                 target.unlink(missing_ok=True)
-                raise
+                store.delete(source.number)
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise StorageFull(f"the disk of {target.parent} is full; make room and upload it again") from error
             return source
 
         name = checked(name)

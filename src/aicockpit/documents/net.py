@@ -27,6 +27,7 @@ AGENT = f"AiCockpit/{__version__} (documentation reader)"
 ROBOT = "AiCockpit"
 _ACCEPT = "text/html, text/markdown, text/plain;q=0.9, application/xhtml+xml;q=0.9, */*;q=0.1"
 _PIECE = 65_536
+_PACKED = ("", "identity", "gzip", "x-gzip", "deflate")
 
 # Host and port to addresses, as text. Raises OSError.
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -157,6 +158,9 @@ async def opened(limits: Limits, private_ok: bool, look_up: Resolve = resolve) -
 
 
 async def _answer(response: httpx.Response, most: int) -> Answer:
+    packed = response.headers.get("content-encoding", "").strip().lower()
+    if packed not in _PACKED:  # packed twice, a page may be a million times as large
+        raise FetchError(f"it is packed as {packed[:60]!r}, which was not asked for", refused=True)
     kind = response.headers.get("content-type", "")
     media = kind.partition(";")[0].strip().lower()
     parts, size, cut = list[bytes](), 0, False

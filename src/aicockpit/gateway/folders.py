@@ -26,12 +26,11 @@ from aicockpit.errors import BadRequest, Conflict, Forbidden, Overloaded
 from aicockpit.gateway.auth import CONTROL, Caller
 from aicockpit.gateway.intake import Intake, gzipped, inflate
 from aicockpit.gateway.workspaces import SERVER, owner_of
+from aicockpit.settings import keyless
 from aicockpit.workspace.store import Store
 
 logger = logging.getLogger(__name__)
 
-# An indexer speaks over our private socket and needs none of these.
-_SECRET = ("AICOCKPIT_API_KEY", "HF_TOKEN", "AICOCKPIT_ENV_FILE")
 # How an indexer's lines begin, and what that means.
 STATES = {
     "looking for files": "indexing",
@@ -42,7 +41,7 @@ STATES = {
     "waiting for the folder": "paused",
 }
 # With one of these a proxy has passed the request on: the connection says nothing of where its client is.
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 _BODY, _BUDGET, _BODY_WAIT_S = 64 * 1024, 1024 * 1024, 30.0
 
 
@@ -152,8 +151,7 @@ class Folders:
     async def _once(self, kept: _Kept, name: str) -> str:
         """From its start to its end; why it ended. Cancelled, it is ended."""
         words = ("watch", str(kept.path), "--until-eof", *(("--name", name) if name else ()))
-        environ = {key: value for key, value in os.environ.items() if key not in _SECRET}
-        environ["AICOCKPIT_STATE_DIR"] = str(self._state_dir)
+        environ = {**keyless(os.environ), "AICOCKPIT_STATE_DIR": str(self._state_dir)}
         pipe = asyncio.subprocess.PIPE
         try:  # in a session of its own: Ctrl-C is for us, the end of its stdin for it
             child = await asyncio.create_subprocess_exec(

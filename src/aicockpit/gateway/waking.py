@@ -9,7 +9,6 @@ from typing import Protocol
 
 from aicockpit.engines.engine import Engine
 
-
 # A killed process is noticed sooner than this, on a machine that has something else to do too.
 _NOTICE_S = 1.0
 _LOOK_S = 0.02

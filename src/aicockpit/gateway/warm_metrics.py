@@ -32,6 +32,9 @@ _ROWS = {
     "aicockpit_prefetch_verifications": _Row("Requests that proved a warm head.", _ENGINE, True),
     "aicockpit_prefetch_tokens": _Row("Prompt tokens that steps had computed.", _ENGINE, True),
     "aicockpit_prefetch_tokens_resident": _Row("Prompt tokens that steps found in the cache.", _ENGINE, True),
+    "aicockpit_prefetch_tokens_found": _Row(
+        "Tokens of heads that were there before a step: in the KV tier, after a restart.", _ENGINE, True
+    ),
     "aicockpit_prefetch_mismatches": _Row(
         "Steps that found less than the step before left: lost, cold, unreported.", ("engine", "kind"), True
     ),

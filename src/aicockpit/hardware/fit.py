@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from aicockpit.hardware.fit_advice import advice
 from aicockpit.hardware.fit_best import best
+from aicockpit.hardware.fit_cpu import cache as cpu_cache
 from aicockpit.hardware.fit_cpu import cpu, error
 from aicockpit.hardware.fit_judge import SHORTEST, WORKING, judge
 from aicockpit.hardware.fit_layout import layouts, refusal
@@ -25,6 +26,7 @@ __all__ = [
     "advice",
     "best",
     "cpu",
+    "cpu_cache",
     "defaults",
     "error",
     "gib",

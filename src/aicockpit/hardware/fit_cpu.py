@@ -47,6 +47,12 @@ def cpu(shape: ModelShape, kv_bytes: int, block: int, ask: Ask) -> Verdict:
     )
 
 
+def cache(shape: ModelShape, length: int, block: int) -> int:
+    """Bytes of KV cache of which one request of `length` tokens leaves 5 %."""
+    made = fit_kv.cache(shape, "auto", 1, range(shape.layers), 2 * _BATCHED, block)
+    return math.ceil(made.needed(length) / _MARGIN)
+
+
 def _why(shape: ModelShape, cache: fit_kv.Cache, kv_bytes: int, length: int) -> str:
     if shape.max_len and length > shape.max_len:
         return f"a window of {length:,} tokens passes the model's own of {shape.max_len:,}"

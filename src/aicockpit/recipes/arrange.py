@@ -10,11 +10,11 @@ from itertools import pairwise
 
 from aicockpit.errors import SettingError
 from aicockpit.hardware.device import GIB
-from aicockpit.recipes import flags
+from aicockpit.recipes import flags, tier
 from aicockpit.recipes.command import EngineShape
-from aicockpit.recipes.fleet import Asked, FleetModel
+from aicockpit.recipes.fleet import ROLES_WITHOUT_KV, Asked, FleetModel
 from aicockpit.recipes.place import Placement, Slot, Tenant, place
-from aicockpit.types import Address, Residence
+from aicockpit.types import Address, KvTier, Residence
 
 CPU = "cpu"
 _PART = "--gpu-memory-utilization"
@@ -27,7 +27,7 @@ class Sized:
 
     `least`: bytes on each of its GPUs for one request of `window` tokens, its context where it shares a GPU. `model`:
     the repository to serve, where selection chose a variant. `reasons`: why so, for people. `kind`: the name of the
-    card that all of it is for, "" for any.
+    card that all of it is for, "" for any. `kv_tier`: what its recipe says, where that is possible.
     """
 
     gpus: int = 0
@@ -39,6 +39,7 @@ class Sized:
     reasons: tuple[str, ...] = ()
     window: int | None = None
     kind: str = ""
+    kv_tier: KvTier | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def arrange(
     asked: Asked, sized: Sequence[Sized], slots: Sequence[Slot], cores: Sequence[int], host_memory: int | None
 ) -> Plan:
     """`sized` goes with `asked.models`; `slots` and `cores` may be used. Raises SettingError with the arithmetic."""
-    engines = _engines(asked.models, sized, cores)
+    engines = _engines(asked, sized, cores)
     placed = place([one.tenant for one in engines if one.tenant.gpus], slots)
     if placed.refused:
         raise SettingError("the models do not fit on the GPUs here:\n  " + "\n  ".join(placed.refused))
@@ -105,9 +106,16 @@ class _Engine:
     tenant: Tenant
     aliases: tuple[str, ...]
     cpus: str
+    kv_tier: KvTier
+
+    @property
+    def host(self) -> int:
+        """Bytes of the host's memory."""
+        return tier.memory(self.kv_tier, True) if self.tenant.gpus else self.tenant.need
 
 
-def _engines(models: Sequence[FleetModel], sized: Sequence[Sized], cores: Sequence[int]) -> list[_Engine]:
+def _engines(asked: Asked, sized: Sequence[Sized], cores: Sequence[int]) -> list[_Engine]:
+    models = asked.models
     on_cpu = sum(m.replicas for m, size in zip(models, sized, strict=True) if not size.gpus)
     cpus = share(cores, on_cpu) if on_cpu > 1 else [""]
     taken: set[str] = set()
@@ -119,8 +127,15 @@ def _engines(models: Sequence[FleetModel], sized: Sequence[Sized], cores: Sequen
             tenant = Tenant(
                 _engine_name(m, taken), size.gpus, size.least, mine, m.memory, m.role or size.role, m.pinned, size.kind
             )
-            found.append(_Engine(m, size, tenant, aliases, "" if size.gpus else cpus.pop(0)))
+            wish = _wish(m, tenant.role, asked.kv_tier, size.kv_tier)
+            found.append(_Engine(m, size, tenant, aliases, "" if size.gpus else cpus.pop(0), wish))
     return found
+
+
+def _wish(m: FleetModel, role: str, general: KvTier | None, recipes: KvTier | None) -> KvTier:
+    """The model's own, the setting's, the recipe's. What keeps nothing between requests gets one only by name."""
+    told = (m.kv_tier, *(() if role in ROLES_WITHOUT_KV else (general, recipes)))
+    return next((wish for wish in told if wish is not None), KvTier())
 
 
 def _made(one: _Engine, placed: Placement, slots: Mapping[str, Slot]) -> tuple[_Engine, EngineShape]:
@@ -132,6 +147,7 @@ def _made(one: _Engine, placed: Placement, slots: Mapping[str, Slot]) -> tuple[_
     if tenant.gpus:
         seat = placed.seat(tenant.name)
         gpus, needs = seat.gpus, tuple((gpu, seat.share) for gpu in seat.gpus)
+        needs += ((CPU, one.host),) if one.host else ()
         alone = all(sum(gpu in other.gpus for other in placed.seats) == 1 for gpu in gpus)
         busy = any(slots[gpu].busy for gpu in gpus) and flags.value(one.size.flags, _PART) is None
         if m.memory is not None or not alone or busy:
@@ -155,7 +171,7 @@ def _made(one: _Engine, placed: Placement, slots: Mapping[str, Slot]) -> tuple[_
         residence,
     )
     adapters = None if m.lora is None else tuple(m.lora.items())
-    return one, replace(shape, lora=adapters, context=m.context, part=part)
+    return one, replace(shape, lora=adapters, context=m.context, part=part, kv_tier=one.kv_tier)
 
 
 def _thousandths(tenant: Tenant, share: int, slot: Slot) -> int:
@@ -165,20 +181,25 @@ def _thousandths(tenant: Tenant, share: int, slot: Slot) -> int:
 
 
 def _check_host(engines: Sequence[_Engine], memory: int | None) -> None:
-    """Pinned engines on the CPU must fit together, and each of the others beside them."""
-    here = [one.tenant for one in engines if not one.tenant.gpus]
-    pinned = [tenant for tenant in here if tenant.pinned]
-    together = sum(tenant.need for tenant in pinned)
-    for tenant in (None, *(tenant for tenant in here if not tenant.pinned)):
-        need = together + (tenant.need if tenant else 0)
+    """Pinned engines on the CPU and KV tiers of pinned ones on GPUs must fit together, each other one beside them."""
+    here = [one for one in engines if one.host]
+    pinned = [one for one in here if one.tenant.pinned]
+    together = sum(one.host for one in pinned)
+    for turn in (None, *(one for one in here if not one.tenant.pinned)):
+        need = together + (turn.host if turn else 0)
         if memory is not None and need > memory:
-            who = [*pinned, *([tenant] if tenant else [])]
-            terms = " + ".join(f"{one.need / GIB:.1f} GiB for {one.name}" for one in who)
+            who = [*pinned, *([turn] if turn else [])]
+            terms = " + ".join(f"{one.host / GIB:.1f} GiB for {_called(one)}" for one in who)
+            tiers = any(one.tenant.gpus for one in who)
             raise SettingError(
-                f"the models on the CPU do not fit: {terms} = {need / GIB:.1f} GiB, and {memory / GIB:.1f} GiB may be "
-                "used. Serve fewer of them, set `pin: false` so that they take turns, or raise `memory` in the fleet "
-                "file if the estimate is wrong."
+                f"the models {'and KV tiers ' * tiers}on the CPU do not fit: {terms} = {need / GIB:.1f} GiB, and "
+                f"{memory / GIB:.1f} GiB may be used. Serve fewer of them, {'make `kv_tier` smaller, ' * tiers}set "
+                "`pin: false` so that they take turns, or raise `memory` in the fleet file if the estimate is wrong."
             )
+
+
+def _called(one: _Engine) -> str:
+    return f"the kv_tier of {one.tenant.name}" if one.tenant.gpus else one.tenant.name
 
 
 def _first(shapes: Sequence[EngineShape], capacity: Mapping[str, int]) -> frozenset[str]:

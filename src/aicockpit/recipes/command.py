@@ -1,4 +1,5 @@
-"""The exact command of one engine. Pure but for reading the model's `config.json`; `engines/` runs what comes out."""
+"""The exact command of one engine. It reads the model's files and makes the folders of a KV tier; `engines/` runs
+what comes out."""
 
 from __future__ import annotations
 
@@ -6,16 +7,20 @@ import importlib.metadata
 import json
 import logging
 import math
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aicockpit.errors import SettingError
-from aicockpit.recipes import flags, lora
+from aicockpit.hardware import fit
+from aicockpit.hardware import shape as dimensions
+from aicockpit.hardware.shape import ModelShape, ShapeUnknown
+from aicockpit.recipes import flags, lora, tier
 from aicockpit.settings import Settings
-from aicockpit.types import EngineSpec, KvEventsAddress, Residence
+from aicockpit.types import EngineSpec, KvEventsAddress, KvTier, Residence
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +30,6 @@ CPU_MODULE = "vllm.entrypoints.launchers.api_server.entry"
 CORES = "VLLM_CPU_OMP_THREADS_BIND"
 CPU_KV_BYTES = 500_000_000
 CPU_BLOCK = 32  # the finest that the CPU backend takes, and its fastest when the prefix is warm
-_MAX_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class EngineShape:
 
     `flags` are what its recipe and its place ask for; `args`, the user's own, win over them. `lora`: adapters as
     (name, folder); empty allows them at run time, None does not. `context`: tokens, None for what fits. `part`:
-    flags for its share of a GPU; those that the user gave for all engines know nothing of it.
+    flags for its share of a GPU; those that the user gave for all engines know nothing of it. `kv_tier`: see `tier.py`.
     """
 
     name: str
@@ -48,6 +52,7 @@ class EngineShape:
     lora: tuple[tuple[str, str], ...] | None = None
     context: int | None = None
     part: tuple[str, ...] = ()
+    kv_tier: KvTier = field(default_factory=KvTier)
 
 
 def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) -> EngineSpec:
@@ -61,7 +66,7 @@ def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) 
     general = flags.merge(flags.merge(shape.flags, settings.engine_args), shape.part)
     theirs = flags.merge(flags.merge(general, asked), shape.args)
     uds = str(settings.run_dir / f"{shape.name}.sock")
-    device = _gpu_flags(shape, theirs) if shape.gpus else _cpu_flags(_read_config(path), theirs)
+    device = _gpu_flags(shape, theirs) if shape.gpus else _cpu_flags(_shape(path), theirs)
     trust = ("--trust-remote-code",) if settings.trust_remote_code else ()
     ours = (
         *("--served-model-name", *names),
@@ -74,9 +79,21 @@ def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) 
     )
     events = _kv_events(shape.name, settings, theirs)
     ours += (*_kv_events_flags(events), *_lora(shape), *(("--enable-sleep-mode",) if shape.residence.sleeps else ()))
-    argv = (*command(settings), *_model(settings, path), *flags.merge(ours, theirs))
+    kept = _tier(shape, path, settings, flags.merge(device, theirs))
+    argv = (*command(settings), *_model(settings, path), *flags.merge((*ours, *kept.flags), theirs))
     names = tuple(dict.fromkeys((*names, *lora.modules(argv))))
-    return EngineSpec(shape.name, str(path), names, argv, uds, _environment(shape), shape.gpus, events, shape.residence)
+    env = _environment(shape, tier.prepare(kept, settings))
+    return EngineSpec(shape.name, str(path), names, argv, uds, env, shape.gpus, events, shape.residence)
+
+
+def _tier(shape: EngineShape, path: Path, settings: Settings, given: Sequence[str]) -> tier.Tier:
+    """Raises SettingError where the wish cannot come true."""
+    place = tier.place(settings, bool(shape.gpus))
+    mark = tier.mark(path, place.vllm, given, shape.env) if shape.kv_tier.kind == "disk" and shape.gpus else ""
+    found = tier.wanted(shape.name, shape.kv_tier, place, tier.folder(settings), given, mark)
+    for note in found.notes:
+        log.warning("%s: %s", shape.name, note)
+    return found
 
 
 def _lora(shape: EngineShape) -> tuple[str, ...]:
@@ -168,19 +185,17 @@ def _positive(args: Sequence[str], flag: str) -> int:
     return size
 
 
-def _cpu_flags(config: Mapping[str, Any], theirs: Sequence[str]) -> tuple[str, ...]:
+def _cpu_flags(known: ModelShape | None, theirs: Sequence[str]) -> tuple[str, ...]:
     """Quick to start and small: no compilation, fine blocks, a KV cache that holds one longest request.
 
     Unknown dimensions leave the length to vLLM, which then says what fits.
     """
-    own, per_token = _own_length(config), _kv_bytes_per_token(config)
     asked = flags.number(flags.value(theirs, "--max-model-len"))
-    kv = max(CPU_KV_BYTES, math.ceil(1.05 * (asked or 0) * (per_token or 0)))
-    size = flags.number(flags.value(theirs, "--kv-cache-memory-bytes")) or kv
+    kv = max(CPU_KV_BYTES, fit.cpu_cache(known, asked, CPU_BLOCK) if known and asked else 0)
     length: tuple[str, ...] = ()
-    if own and per_token:
-        fits = int(size / per_token * 0.95) // CPU_BLOCK * CPU_BLOCK
-        length = ("--max-model-len", str(max(CPU_BLOCK, min(own, fits))))
+    if known and known.max_len:
+        size = flags.number(flags.value(theirs, "--kv-cache-memory-bytes")) or kv
+        length = ("--max-model-len", str(fit.cpu(known, size, CPU_BLOCK, fit.Ask()).max_model_len))
     return (
         "--enforce-eager",
         *("--block-size", str(CPU_BLOCK)),
@@ -189,30 +204,20 @@ def _cpu_flags(config: Mapping[str, Any], theirs: Sequence[str]) -> tuple[str, .
     )
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
+def _shape(path: Path) -> ModelShape | None:
+    """None for a config whose KV cache is not understood: vLLM will say what is wrong with it."""
     try:
-        config: Mapping[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        return {**config, **config.get("text_config", {})}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}  # vLLM will say what is wrong with it
-
-
-def _own_length(config: Mapping[str, Any]) -> int | None:
-    lengths = [config[key] for key in _MAX_LENGTH_KEYS if isinstance(config.get(key), int)]
-    return min(lengths, default=None)
-
-
-def _kv_bytes_per_token(config: Mapping[str, Any]) -> int | None:
-    """Two 16-bit vectors per layer and KV head."""
-    layers, heads, width = (config.get(key) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size"))
-    if not (isinstance(layers, int) and isinstance(heads, int) and isinstance(width, int) and heads):
+        config: Any = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        found = dimensions.read(config)
+        fit.cpu_cache(found, CPU_BLOCK, CPU_BLOCK)
+    except (OSError, ValueError, ShapeUnknown, SettingError):
         return None
-    size = config.get("head_dim") or width // heads
-    return int(2 * layers * (config.get("num_key_value_heads") or heads) * size * 2)
+    return found
 
 
-def _environment(shape: EngineShape) -> tuple[tuple[str, str], ...]:
-    """Added to the engine's environment. The files are local, so it has no business on the network."""
+def _environment(shape: EngineShape, ours: str) -> tuple[tuple[str, str], ...]:
+    """Added to the engine's environment. The files are local, so it has no business on the network. `ours`: a folder
+    to find our package in, for a Python that has it not."""
     env = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if shape.gpus:
         # NVML's numbers are in PCI order; CUDA's own default order is by speed.
@@ -226,4 +231,7 @@ def _environment(shape: EngineShape) -> tuple[tuple[str, str], ...]:
     if shape.residence.sleeps:
         env["VLLM_SERVER_DEV_MODE"] = "1"  # which has the routes of sleep mode, on its private socket
     flags.refuse_variables(dict(shape.env), f"env of {shape.name}")
-    return tuple({**env, **dict(shape.env)}.items())
+    env |= dict(shape.env)
+    if ours:
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (ours, env.get("PYTHONPATH"))))
+    return tuple(env.items())

@@ -21,7 +21,7 @@ from aicockpit.errors import SettingError
 from aicockpit.recipes import flags
 from aicockpit.recipes.where import dotted, line
 from aicockpit.settings import Settings
-from aicockpit.types import Address
+from aicockpit.types import Address, KvTier
 
 
 def _words(value: object) -> object:
@@ -53,6 +53,19 @@ def _gpus(value: object) -> object:
     raise ValueError("must be a number of 0 or more, a list of ids or UUIDs, or `auto`")
 
 
+def _tier(value: object) -> KvTier:
+    if isinstance(value, KvTier):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be a text such as disk:100GiB, or none")
+    return values.kv_tier(value)
+
+
+_TIER: dict[str, Any] = {
+    "type": "string",
+    "pattern": r"^(none|lmcache|cpu:\d+ ?([kmgtKMGT][iI]?)?[bB]?|disk:\d+ ?([kmgtKMGT][iI]?)?[bB]?(:.+)?)$",
+    "examples": ["none", "cpu:16GiB", "disk:100GiB", "disk:1TiB:/data/kv", "lmcache"],
+}
 _GPUS: dict[str, Any] = {
     "anyOf": [
         {"const": "auto"},
@@ -61,7 +74,9 @@ _GPUS: dict[str, Any] = {
     ]
 }
 Gpus = Annotated[int | Literal["auto"] | tuple[str, ...], PlainValidator(_gpus), WithJsonSchema(_GPUS)]
+Tier = Annotated[KvTier, PlainValidator(_tier), WithJsonSchema(_TIER)]
 Role = Literal["completion", "chat", "embedding", "rerank", "vision"]
+ROLES_WITHOUT_KV = ("embedding", "rerank")
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra={"type": ["number", "string"]})]
 Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0, json_schema_extra={"type": ["integer", "string"]})]
 
@@ -90,6 +105,10 @@ class FleetModel(_Strict):
     ttl: Seconds | None = Field(default=None, description="Goes after so long without a request: 600, `10m`.")
     sleep: bool = Field(default=False, description="Makes way by vLLM's sleep mode (GPUs) instead of ending.")
     lora: dict[str, str] | None = Field(default=None, description="Adapters: name -> folder; `{}` allows them later.")
+    kv_tier: Tier | None = Field(
+        default=None,
+        description="Where KV goes that leaves the engine's cache (docs/kv-tiers.md); default: AICOCKPIT_KV_TIER.",
+    )
     args: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(default=(), description="More vLLM flags.")
     env: dict[str, str] = Field(default={}, description="Environment variables of its engines.")
 
@@ -114,17 +133,19 @@ class FleetFile(_Strict):
 
     models: tuple[FleetModel, ...] = Field(default=(), description="Engines that AiCockpit starts.")
     engines: tuple[FleetEngine, ...] = Field(default=(), description="Engines that run already.")
-    memory: Size | None = Field(default=None, description="Memory of the host for all engines on the CPU together.")
+    memory: Size | None = Field(default=None, description="Memory of the host for engines on the CPU and KV tiers.")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What settings and file ask for together. `aliases`: other name -> served name; `memory`: bytes for the CPU."""
+    """What settings and file ask for together. `aliases`: other name -> served name; `memory`: bytes of the host;
+    `kv_tier`: for models that do not name one."""
 
     models: tuple[FleetModel, ...] = ()
     external: tuple[Address, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
     memory: int | None = None
+    kv_tier: KvTier | None = None
 
 
 def ask(settings: Settings) -> Asked:
@@ -137,7 +158,7 @@ def ask(settings: Settings) -> Asked:
     except SettingError as error:
         raise SettingError(f"{settings.fleet}: {error}") from error
     aliases = dict(settings.aliases) | {a: real for e in file.engines for a, real in e.aliases.items()}
-    return Asked(wanted, external, tuple(aliases.items()), file.memory)
+    return Asked(wanted, external, tuple(aliases.items()), file.memory, settings.kv_tier)
 
 
 def _from_settings(settings: Settings) -> tuple[FleetModel, ...]:
@@ -187,6 +208,8 @@ def _check(models: Sequence[FleetModel], reader: str | None) -> None:
             raise SettingError(f"{m.model}: `sleep` has no meaning, since {why}.")
         if m.ttl is not None and m.pinned:
             raise SettingError(f"{m.model}: `ttl` has no meaning, since it is pinned: leave out one of the two.")
+        if m.kv_tier and m.kv_tier.kind != "none" and m.role in ROLES_WITHOUT_KV:
+            raise SettingError(f"{m.model}: `kv_tier` has no meaning for {m.role}: nothing is kept between requests.")
         flags.refuse(m.args, f"args of {m.model}", reader)
         flags.refuse_variables(m.env, f"env of {m.model}")
 

@@ -9,7 +9,18 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+
+from aicockpit import values
+from aicockpit.types import KvTier
 
 Role = Literal["completion", "chat", "embedding", "rerank", "vision"]
 ROLES: tuple[Role, ...] = ("completion", "chat", "embedding", "rerank", "vision")
@@ -50,6 +61,12 @@ def _list(value: object) -> object:
     return [] if value is None else value
 
 
+def _tier(value: object) -> KvTier:
+    if not isinstance(value, str):
+        raise ValueError("must be a text such as disk:100GiB, or none")
+    return values.kv_tier(value)
+
+
 def _or_none(value: object) -> object:
     """Public recipes of models without a window say 0."""
     return None if value == 0 else value
@@ -57,6 +74,7 @@ def _or_none(value: object) -> object:
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words), BeforeValidator(_list)]
 Env = Annotated[dict[str, str], BeforeValidator(_texts)]
+Tier = Annotated[KvTier, PlainValidator(_tier), WithJsonSchema({"type": "string"})]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_list)]
 
 
@@ -179,13 +197,15 @@ class Checkpoint(_Ours):
 
 
 class AiCockpit(_Ours):
-    """What the public schema has no place for. `fim`: the form of fill-in-the-middle, "" when the model has none."""
+    """What the public schema has no place for. `fim`: the form of fill-in-the-middle, "" when the model has none.
+    `kv_tier`: for users who name none."""
 
     engine: str = "vllm"
     roles: tuple[Role, ...] = ()
     fim: str = ""
     licence: str = ""
     gated: bool = False
+    kv_tier: Tier | None = None
     window: Window = Window()
     shape: Shape | None = None
     checkpoints: dict[str, Checkpoint] = {}

@@ -15,6 +15,7 @@ from aicockpit.recipes.assemble import features
 from aicockpit.recipes.filters import Wish
 from aicockpit.recipes.schema import Recipe
 from aicockpit.recipes.search import STAGES, Candidate, Refused, Rejected, Search, Shapes, look
+from aicockpit.types import KvTier
 
 __all__ = ["Chosen", "Refused", "Rejected", "Shapes", "Wish", "select"]
 
@@ -50,6 +51,7 @@ class Chosen:
     reasons: tuple[str, ...]
     rejected: tuple[Rejected, ...]
     revision: str = ""
+    kv_tier: KvTier | None = None
 
 
 def select(wish: Wish, recipes: Sequence[Recipe], devices: Sequence[Device], shapes: Shapes) -> Chosen | Refused:
@@ -115,6 +117,7 @@ def _chosen(wish: Wish, best: Candidate, search: Search, lost: Sequence[Rejected
         tuple(dict.fromkeys(_sentence(reason) for reason in reasons)),
         (*search.rejected, *lost),
         recipe.checkpoint(name).revision,
+        recipe.aicockpit.kv_tier,
     )
 
 

@@ -230,6 +230,7 @@ class Prefetcher:
             work.done = min(self._warmth.resident(self.engine.name, target.tokens, adapter).tokens, work.total)
             # What `Warmth` believes has been hit, or was computed by an engine that is known to keep things.
             work.proven = work.done > 0
+            work.computed = work.found = 0
             self._wanted.set(work, WarmState.WARMING, "")
         proof = work.due or work.done >= work.total
         if proof:
@@ -271,6 +272,10 @@ class Prefetcher:
         computed = length - (cached or 0)
         counters.tokens_prefilled += computed
         counters.tokens_resident += cached or 0
+        if not proof:
+            found = max(0, min(cached or 0, end) - work.done)
+            counters.tokens_found += found
+            work.found, work.computed = work.found + found, work.computed + end - work.done - found
         self._speaks |= cached is not None
         known = cached is not None or work.done == 0
         if not proof and known and computed >= _TELLING * (end - work.done):

@@ -140,6 +140,7 @@ def _engine(track: Track, name: str, sight: Sight) -> dict[str, Any]:
         "verified_age_s": None if age is None else round(age.age_s, 1),
         "exact": bool(age and age.exact),
         "speed_tokens_s": progress.speed_tokens_s,
+        "origin": {"computed": progress.computed, "found": progress.found},
         "reason": progress.reason or ("" if choice else track.why_empty(name, sight)),
     }
 

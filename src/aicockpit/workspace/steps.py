@@ -43,7 +43,8 @@ class WarmState(StrEnum):
 class Progress:
     """`done` of `total` tokens, whole blocks. `verified_at`: unix seconds. `reason`: why it is not (yet) warm.
 
-    `refused`: not even begun, since the KV cache has no room for it.
+    `refused`: not even begun, since the KV cache has no room for it. `computed`, `found`: tokens that steps computed
+    since it was last cold, and tokens that they found there, from before or in the engine's KV tier.
     """
 
     state: WarmState = WarmState.COLD
@@ -53,6 +54,8 @@ class Progress:
     speed_tokens_s: float | None = None
     reason: str = ""
     refused: bool = False
+    computed: int = 0
+    found: int = 0
 
 
 class Mismatch(StrEnum):
@@ -97,12 +100,13 @@ class PrefetchLimits:
 
 @dataclass(slots=True)
 class PrefetchCounters:
-    """For /metrics. Tokens are prompt tokens of steps and verifications."""
+    """For /metrics. Tokens are prompt tokens of steps and verifications; `found` as in `Progress`."""
 
     steps: int = 0
     verifications: int = 0
     tokens_prefilled: int = 0
     tokens_resident: int = 0
+    tokens_found: int = 0
     superseded: int = 0
     evictions: int = 0
     errors: int = 0

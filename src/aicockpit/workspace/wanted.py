@@ -58,6 +58,8 @@ class Work:
     check_at: float = 0.0
     retry_at: float = 0.0
     verified_at: float | None = None
+    computed: int = 0
+    found: int = 0
     noted: set[Mismatch] = field(default_factory=set)
     kind: Mismatch | None = None
 
@@ -255,4 +257,6 @@ class Wanted:
 
     def _progress(self, work: Work) -> Progress:
         speed, refused = self._speed.tokens_s, work.retry_at == _NEVER
-        return Progress(work.state, work.done, work.total, work.verified_at, speed, work.reason, refused)
+        return Progress(
+            work.state, work.done, work.total, work.verified_at, speed, work.reason, refused, work.computed, work.found
+        )

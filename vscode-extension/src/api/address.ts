@@ -59,6 +59,12 @@ export function isLoopback(host: string): boolean {
   return version !== 0 && OWN.check(name, version === 6 ? "ipv6" : "ipv4");
 }
 
+/** Encrypted, or within this machine. */
+export function isPrivate(address: string): boolean {
+  const url = parseAddress(address);
+  return url.protocol === "https:" || isLoopback(hostOf(url));
+}
+
 /** Where the extension runs, and so which machine `localhost` is. `remoteName` is the editor's; undefined: local. */
 export function machineOf(remoteName: string | undefined): string {
   switch (remoteName) {
@@ -118,7 +124,12 @@ function wrong(message: string): Fault {
   return new Fault("bad_request", message, EXAMPLE, undefined, "bad_address");
 }
 
+/** For people and logs: without a name or password that was written into it. */
+export function shownAddress(text: string): string {
+  return text.replace(/\/\/[^/]*@/, "//…@");
+}
+
 function shorten(text: string): string {
-  const safe = text.replace(/\/\/[^/]*@/, "//…@");
+  const safe = shownAddress(text);
   return safe.length > 80 ? `${safe.slice(0, 79)}…` : safe;
 }

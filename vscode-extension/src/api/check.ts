@@ -2,7 +2,7 @@
 
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
-import { hostOf, isLoopback, normalAddress, parseAddress } from "./address";
+import { hostOf, isPrivate, normalAddress, parseAddress } from "./address";
 import { createGateway, type Options, type Sighting } from "./client";
 import { collect } from "./collect";
 import { parseJson } from "./decode";
@@ -95,8 +95,7 @@ async function* checkAll(options: Options, parts: CheckParts, http: Http): Async
 }
 
 function remark(url: URL): string {
-  const open = url.protocol === "http:" && !isLoopback(hostOf(url));
-  return open ? " (not encrypted: for networks that you trust)" : "";
+  return isPrivate(url.href) ? "" : " (not encrypted: for networks that you trust)";
 }
 
 async function* checkName(url: URL, options: Options, signal: AbortSignal): AsyncGenerator<Step, void, void> {

@@ -2,8 +2,8 @@
 
 import { createHash, randomUUID } from "node:crypto";
 import { stat } from "node:fs/promises";
-import { promisify } from "node:util";
-import { constants, gzip } from "node:zlib";
+import { shownAddress } from "./address";
+import { frames, manifestBody, packed } from "./bodies";
 import { parseJson } from "./decode";
 import { Fault } from "./fault";
 import { faultOfAnswer } from "./faults";
@@ -58,11 +58,12 @@ const JSON_IDLE_MS = 60_000;
 const UPLOAD_IDLE_MS = 300_000;
 const LARGEST_JSON = 64 * 1024 * 1024;
 const REMEMBERED = 32;
+/** A server may have learnt it since: it was started anew, with a tokenizer. */
+const SUFFIX_AGAIN_MS = 300_000;
 const LONGEST_SLOT = 64;
 // Different answers need chance: at temperature 0 all candidates are the same, and vLLM refuses them.
 const CHANCE = 0.4;
 const NO_FOLDER: ReadonlySet<number> = new Set([403, 404, 405, 409]);
-const pack = promisify(gzip);
 
 /**
  * `options` is asked at each request, so the gateway follows the settings. `before` runs first: it may wait (for the
@@ -85,8 +86,8 @@ interface Send extends Partial<Pick<Call, "headers" | "signal" | "idleMs">> {
 class HttpGateway implements Client {
   /** Slots are the key's: another window, or a colleague with the same key, must not end our requests. */
   readonly #window = randomUUID().slice(0, 8);
-  /** Models, by address, that took no `suffix`. */
-  readonly #noSuffix = new Set<string>();
+  /** When a model, by address, took no `suffix`. */
+  readonly #noSuffix = new Map<string, number>();
 
   constructor(
     private readonly options: () => Options,
@@ -95,7 +96,7 @@ class HttpGateway implements Client {
   ) {}
 
   get address(): string {
-    return this.options().address;
+    return shownAddress(this.options().address);
   }
 
   async models(signal?: AbortSignal): Promise<readonly Model[]> {
@@ -123,7 +124,8 @@ class HttpGateway implements Client {
 
   async complete(request: CompletionRequest, signal: AbortSignal): Promise<Stream> {
     const place = `${this.address} ${request.model}`;
-    const suffix = this.#noSuffix.has(place) ? "" : request.suffix;
+    const refused = this.#noSuffix.get(place) ?? Number.NEGATIVE_INFINITY;
+    const suffix = performance.now() - refused < SUFFIX_AGAIN_MS ? "" : request.suffix;
     try {
       return await this.#completion({ ...request, suffix }, signal);
     } catch (error) {
@@ -131,7 +133,7 @@ class HttpGateway implements Client {
     }
     // No fill-in-the-middle there (plain vLLM, or no tokenizer): what stands before the cursor is still worth something.
     if (this.#noSuffix.size >= REMEMBERED) this.#noSuffix.clear();
-    this.#noSuffix.add(place);
+    this.#noSuffix.set(place, performance.now());
     return await this.#completion({ ...request, suffix: "" }, signal);
   }
 
@@ -195,7 +197,7 @@ class HttpGateway implements Client {
     files: readonly ManifestFile[],
     removed: readonly string[],
   ): Promise<ManifestAnswer> {
-    const body = await packed(manifestBody(base, files, removed));
+    const body = await packed(await manifestBody(base, files, removed));
     const send = { body, headers: packedHeaders("application/json"), idleMs: UPLOAD_IDLE_MS };
     return await this.#json("POST", `${workspacePath(name)}/manifest`, readManifest, send);
   }
@@ -338,26 +340,6 @@ class HttpGateway implements Client {
     });
   }
 }
-
-/** The JSON of a manifest. Written by hand: nanoseconds are more than a JavaScript number holds. */
-export function manifestBody(base: number | null, files: readonly ManifestFile[], removed: readonly string[]): string {
-  const rows = files.map(([path, hash, size, mtimeNs]) => `[${JSON.stringify(path)},"${hash}",${size},${mtimeNs}]`);
-  return `{"base":${base},"files":[${rows.join(",")}],"removed":${JSON.stringify(removed)}}`;
-}
-
-/** Contents as the gateway takes them: 16 bytes of hash, 4 bytes of length (big-endian), content, one after another. */
-export function frames(contents: readonly { hash: string; content: Uint8Array }[]): Buffer {
-  return Buffer.concat(
-    contents.flatMap(({ hash, content }) => {
-      const head = Buffer.alloc(20);
-      if (head.write(hash, 0, 16, "hex") !== 16) throw new Error(`“${hash}” is no hash of 32 hexadecimal digits`);
-      head.writeUInt32BE(content.length, 16);
-      return [head, content];
-    }),
-  );
-}
-
-const packed = (body: string | Buffer): Promise<Buffer> => pack(body, { level: constants.Z_BEST_SPEED });
 
 function packedHeaders(type: string): Readonly<Record<string, string>> {
   return { "content-type": type, "content-encoding": "gzip" };

@@ -119,7 +119,7 @@ export function faultOfEvent(error: unknown): Fault {
   const kind = said.code === "superseded" ? "superseded" : status !== undefined ? kindOf(status, said.code) : "server";
   return new Fault(
     kind,
-    said.message || "The server broke off the answer.",
+    said.message ? sentence(said.message) : "The server broke off the answer.",
     fixFor(kind, said.code),
     status,
     said.code,

@@ -9,6 +9,15 @@ export interface Model {
   readonly role: string | undefined;
 }
 
+/** What is known of the server by now. */
+export type ConnectionState =
+  | { readonly kind: "unknown" }
+  | { readonly kind: "ready"; readonly models: readonly Model[] }
+  | { readonly kind: "no_key" }
+  | { readonly kind: "unauthorized"; readonly why: string }
+  | { readonly kind: "offline"; readonly why: string; readonly fix: string }
+  | { readonly kind: "no_model"; readonly why: string };
+
 /** Where a request belongs: the server adds this repository's warm context. */
 export interface Place {
   readonly workspace: string;

@@ -1,16 +1,7 @@
 /** How the server stands: looks now and then, sooner when something went wrong, and at once when told. */
 
 import { Fault, type FaultKind, isAbort } from "./fault";
-import type { Model } from "./gateway";
-
-/** The same union as `ConnectionState` of ui/services.ts, which cannot be imported here. */
-export type ServerState =
-  | { readonly kind: "unknown" }
-  | { readonly kind: "ready"; readonly models: readonly Model[] }
-  | { readonly kind: "no_key" }
-  | { readonly kind: "unauthorized"; readonly why: string }
-  | { readonly kind: "offline"; readonly why: string; readonly fix: string }
-  | { readonly kind: "no_model"; readonly why: string };
+import type { ConnectionState, Model } from "./gateway";
 
 /** What a look found. */
 export interface Look {
@@ -42,7 +33,7 @@ const CERTAIN: ReadonlySet<FaultKind> = new Set(["dns", "refused", "tls", "proxy
 const DOUBTFUL: ReadonlySet<FaultKind> = new Set(["unreachable", "no_model", "busy", "server", "protocol"]);
 
 /** What a fault of a look means for the state. */
-export function stateOf(fault: Fault, facts: Facts): ServerState {
+function stateOf(fault: Fault, facts: Facts): ConnectionState {
   if (fault.kind === "unauthorized")
     return facts.hasKey ? { kind: "unauthorized", why: fault.message } : { kind: "no_key" };
   if (fault.kind === "no_model" || fault.kind === "busy") return { kind: "no_model", why: fault.message };
@@ -53,9 +44,9 @@ export function stateOf(fault: Fault, facts: Facts): ServerState {
 
 /** One server's state. `look` asks it; `changed` hears each new state. Nothing runs before `start`. */
 export class Monitor {
-  #state: ServerState = { kind: "unknown" };
+  #state: ConnectionState = { kind: "unknown" };
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #looking: { readonly done: Promise<ServerState>; readonly abort: AbortController } | undefined;
+  #looking: { readonly done: Promise<ConnectionState>; readonly abort: AbortController } | undefined;
   #failures = 0;
   #lookedAt = Number.NEGATIVE_INFINITY;
   #running = false;
@@ -64,12 +55,12 @@ export class Monitor {
   constructor(
     private readonly look: (signal: AbortSignal) => Promise<Look>,
     private readonly facts: () => Facts,
-    private readonly changed: (state: ServerState) => void,
+    private readonly changed: (state: ConnectionState) => void,
     private readonly pace: Pace = PACE,
     private readonly clock: () => number = () => performance.now(),
   ) {}
 
-  get state(): ServerState {
+  get state(): ConnectionState {
     return this.#state;
   }
 
@@ -89,7 +80,7 @@ export class Monitor {
   }
 
   /** Look now, or wait for the look that is under way. Never rejects. */
-  refresh(): Promise<ServerState> {
+  refresh(): Promise<ConnectionState> {
     if (this.#over) return Promise.resolve(this.#state);
     if (this.#looking !== undefined) return this.#looking.done;
     clearTimeout(this.#timer);
@@ -100,7 +91,7 @@ export class Monitor {
   }
 
   /** The settings are others: what is under way says nothing any more. */
-  restart(): Promise<ServerState> {
+  restart(): Promise<ConnectionState> {
     this.#looking?.abort.abort();
     this.#looking = undefined;
     this.#failures = 0;
@@ -131,7 +122,7 @@ export class Monitor {
     this.#schedule(Math.max(0, Math.min(rest, this.pace.firstMs)));
   }
 
-  async #look(signal: AbortSignal): Promise<ServerState> {
+  async #look(signal: AbortSignal): Promise<ConnectionState> {
     const found = await this.#find(signal);
     if (signal.aborted) return this.#looking === undefined ? this.#state : await this.#looking.done;
     this.#looking = undefined;
@@ -142,7 +133,7 @@ export class Monitor {
     return this.#state;
   }
 
-  async #find(signal: AbortSignal): Promise<ServerState> {
+  async #find(signal: AbortSignal): Promise<ConnectionState> {
     await Promise.resolve(); // `refresh` must have noted this look before it ends
     const facts = this.facts();
     if (facts.forbidden !== undefined) return { kind: "offline", ...facts.forbidden };
@@ -169,7 +160,7 @@ export class Monitor {
     this.#timer.unref?.();
   }
 
-  #enter(state: ServerState): void {
+  #enter(state: ConnectionState): void {
     if (this.#over || JSON.stringify(state) === JSON.stringify(this.#state)) return;
     this.#state = state;
     this.changed(state);

@@ -21,9 +21,6 @@ export interface ProxyChoice {
   readonly why: string;
 }
 
-/** No proxy at all, for tests and loopback servers. */
-export const NO_PROXIES: ProxySources = { setting: "", editor: "", editorNoProxy: [], env: {} };
-
 /** Throws a Fault for a proxy that cannot be used: it is never silently left out. */
 export function chooseProxy(target: URL, sources: ProxySources): ProxyChoice {
   const host = hostOf(target);

@@ -67,7 +67,7 @@ function brokenOff(): Fault {
 }
 
 /** The pieces of one event, one per candidate in it. Throws the Fault that an error event tells. */
-export function readEvent(data: string, read: ReadChoice): readonly Piece[] {
+function readEvent(data: string, read: ReadChoice): readonly Piece[] {
   const event = new Fields(parseJson(data, ""), "event");
   if (event.has("error")) throw faultOfEvent(readRaw(data));
   const usage = readUsage(event.maybeFields("usage"));

@@ -57,12 +57,6 @@ export function windowAt(
   };
 }
 
-/** A text as a source, for tests and for documents that are no editor's. */
-export function sourceOf(text: string): Source {
-  const lines = text.split(/\r\n|\r|\n/);
-  return { lineCount: lines.length, line: (index) => lines[index] ?? "" };
-}
-
 interface Start {
   readonly line: number;
   readonly column: number;

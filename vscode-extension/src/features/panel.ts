@@ -1,8 +1,8 @@
 /** "Why slow, why nothing": what became of each request, as rows with a time line and a sentence. Pure. */
 
 import type { Account } from "../api/gateway";
+import { count, milliseconds, percent } from "./figures";
 import { contextSentence, type PanelRow, type Segment, type Summary, type Tokens, type Tone } from "./panelProtocol";
-import { count, milliseconds, percent } from "./status";
 import type { Feature, Trace } from "./timeline";
 
 /** Milliseconds from which a request counts as slow: completions until shown, the others until the first word. */
@@ -15,7 +15,7 @@ export const SLOW_MS: Readonly<Record<Feature, number>> = {
 };
 
 const SUPERSEDED = new Set(["superseded", "replaced"]);
-const STOPPED = new Set(["stopped", "aborted", "cancelled", "dismissed", "left"]);
+const STOPPED = new Set(["stopped", "aborted", "cancelled", "dismissed", "left", "unused"]);
 const NOTHING = new Set(["nothing", "empty", "dropped", "filtered"]);
 const LOCAL = new Set(["typed through", "cached", "reused", "local"]);
 
@@ -200,7 +200,7 @@ function factsOf(trace: Trace, account: Account | null | undefined, tokens: Toke
     ["Model", model],
     ["Engine", account?.engine],
     ["Chosen because", account?.choice],
-    ["Route", route],
+    ["Route", route === account?.choice ? undefined : route],
     ["Context", context ?? known?.why],
     ["Workspace", known?.workspace],
     ["In front of the request", known === undefined ? undefined : partsOf(known.segments)],

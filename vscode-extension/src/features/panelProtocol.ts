@@ -1,6 +1,6 @@
 /** What the panel's page and the extension tell each other, and the shapes in it. */
 
-import type { FolderView } from "./status";
+import type { FolderStatus } from "./states";
 import type { Feature } from "./timeline";
 
 /** `quiet`: nobody missed it. */
@@ -80,7 +80,7 @@ export interface ServerView {
   }[];
   /** As the accounts of the requests name them, with how many each had. */
   readonly engines: readonly (readonly [engine: string, requests: number])[];
-  readonly folder: FolderView | undefined;
+  readonly folder: FolderStatus | undefined;
   readonly workspace:
     | {
         readonly name: string;
@@ -102,7 +102,7 @@ export type ToPanel =
     }
   | { readonly type: "server"; readonly server: ServerView };
 
-export const PANEL_COMMANDS = ["check", "setUp", "log", "workspace.sync"] as const;
+const PANEL_COMMANDS = ["check", "setUp", "log", "workspace.sync"] as const;
 export type PanelCommand = (typeof PANEL_COMMANDS)[number];
 
 /** `seen`: rows on the screen whose account may be asked for. `copy`: one row, or all without an id, as JSON. */

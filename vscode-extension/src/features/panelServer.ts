@@ -2,21 +2,21 @@
 
 import type { Model, WorkspaceStatus } from "../api/gateway";
 import type { ServerView } from "./panelProtocol";
-import type { ConnectionView, FolderView } from "./status";
+import type { ConnectionState, FolderStatus } from "./states";
 
 export interface ServerInput {
   readonly address: string;
-  readonly connection: ConnectionView;
+  readonly connection: ConnectionState;
   /** As far as the connection has them. */
   readonly models: readonly Model[];
   readonly engines: readonly (readonly [engine: string, requests: number])[];
-  readonly folder: FolderView | undefined;
+  readonly folder: FolderStatus | undefined;
   readonly workspace: WorkspaceStatus | undefined;
   /** Why the workspace could not be asked for; empty: it could. */
   readonly workspaceProblem: string;
 }
 
-const STATES: Readonly<Record<ConnectionView["kind"], string>> = {
+const STATES: Readonly<Record<ConnectionState["kind"], string>> = {
   unknown: "connecting",
   ready: "connected",
   no_key: "no key",
@@ -48,7 +48,7 @@ export function serverView(input: ServerInput): ServerView {
   };
 }
 
-function problemOf(connection: ConnectionView): string {
+function problemOf(connection: ConnectionState): string {
   switch (connection.kind) {
     case "no_key":
       return "No key is stored for this server.";
@@ -62,6 +62,6 @@ function problemOf(connection: ConnectionView): string {
   }
 }
 
-function folderProblem(folder: FolderView | undefined): string {
+function folderProblem(folder: FolderStatus | undefined): string {
   return folder?.state === "failed" ? folder.why : "";
 }

@@ -1,31 +1,14 @@
 /** What the status bar says: one line, an icon, and the lines behind it. Pure; `ui/statusBar.ts` draws it. */
 
+import { cachedShare, count, milliseconds, percent } from "./figures";
+import type { ConnectionState, FolderStatus } from "./states";
 import type { Trace } from "./timeline";
-
-/** As `ui/services.ts` has it. */
-export type ConnectionView =
-  | { readonly kind: "unknown" }
-  | { readonly kind: "ready"; readonly models: readonly { readonly id: string; readonly role: string | undefined }[] }
-  | { readonly kind: "no_key" }
-  | { readonly kind: "unauthorized"; readonly why: string }
-  | { readonly kind: "offline"; readonly why: string; readonly fix: string }
-  | { readonly kind: "no_model"; readonly why: string };
-
-/** As `ui/services.ts` has it. */
-export interface FolderView {
-  readonly name: string;
-  readonly how: "server" | "pushing" | "paused";
-  readonly sent: number | undefined;
-  readonly state: "syncing" | "cold" | "warming" | "warm" | "off" | "failed";
-  readonly warm: number | undefined;
-  readonly why: string;
-}
 
 export interface StatusInput {
   /** For people: `http://127.0.0.1:8000`. */
   readonly address: string;
-  readonly connection: ConnectionView;
-  readonly folder: FolderView | undefined;
+  readonly connection: ConnectionState;
+  readonly folder: FolderStatus | undefined;
   /** The last completion that came to an end. */
   readonly last: Trace | undefined;
   /** The oldest request that is still under way. */
@@ -167,7 +150,7 @@ function working(input: StatusInput): Draft {
 function figuresOf(last: Trace | undefined): string {
   if (last === undefined) return "";
   const ms = last.shownMs ?? last.lastTokenMs;
-  const share = cachedShare(last);
+  const share = cachedShare(last.usage);
   return [ms === undefined ? "" : milliseconds(ms), share === undefined ? "" : percent(share)]
     .filter((part) => part !== "")
     .join(" ");
@@ -194,15 +177,12 @@ function about(input: StatusInput): readonly string[] {
     lines.push(`Models: ${models.join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`);
   }
   if (folder === undefined) lines.push("Folder: not kept warm");
-  else
-    lines.push(
-      `Folder: ${code(folder.name)}, ${STATES[folder.state]}${folder.warm === undefined ? "" : ` (${percent(folder.warm)})`}`,
-    );
+  else lines.push(`Folder: ${code(folder.name)}${connection.kind === "ready" ? `, ${warmthOf(folder)}` : ""}`);
   if (last !== undefined) lines.push(lastLine(last));
   return lines;
 }
 
-const STATES: Readonly<Record<FolderView["state"], string>> = {
+const STATES: Readonly<Record<FolderStatus["state"], string>> = {
   syncing: "being sent",
   cold: "cold",
   warming: "warming",
@@ -211,6 +191,10 @@ const STATES: Readonly<Record<FolderView["state"], string>> = {
   failed: "not warm",
 };
 
+function warmthOf({ state, warm }: FolderStatus): string {
+  return warm === undefined ? STATES[state] : `${STATES[state]} (${percent(warm)})`;
+}
+
 function lastLine(last: Trace): string {
   const { usage } = last;
   const figures = figuresOf(last);
@@ -218,13 +202,6 @@ function lastLine(last: Trace): string {
     usage?.cached === undefined ? "" : `, ${count(usage.cached)} of ${count(usage.prompt)} prompt tokens were cached`;
   const why = last.why === "" ? "" : `: ${plain(last.why)}`;
   return `Last completion: ${plain(last.outcome)}${figures === "" ? "" : ` (${figures})`}${tokens}${why}`;
-}
-
-/** 0 to 1; undefined where the engine did not tell. */
-export function cachedShare(trace: Trace): number | undefined {
-  const { usage } = trace;
-  if (usage?.cached === undefined || usage.prompt <= 0) return undefined;
-  return Math.min(1, usage.cached / usage.prompt);
 }
 
 /** The last completion that has figures: one that asked the server where there is one, else one that was shown. */
@@ -237,26 +214,6 @@ export function lastCompletion(newestFirst: readonly Trace[]): Trace | undefined
 /** The oldest request that is still under way; one that never ended is none. */
 export function runningTrace(newestFirst: readonly Trace[], now: number): Trace | undefined {
   return newestFirst.findLast((trace) => trace.outcome === "running" && now - trace.at <= LOST_MS);
-}
-
-/** `63 %`; empty for undefined. Never 100 % before it is whole. */
-export function percent(share: number | undefined): string {
-  if (share === undefined || !Number.isFinite(share)) return "";
-  const whole = share >= 1 ? 100 : Math.min(99, Math.round(share * 100));
-  return `${Math.max(0, whole)} %`;
-}
-
-/** `84 ms`, `1.2 s`, `1 min 05 s`. */
-export function milliseconds(ms: number): string {
-  if (ms < 999.5) return `${Math.max(0, Math.round(ms))} ms`;
-  if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
-  const seconds = Math.round(ms / 1000);
-  return `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
-}
-
-/** `1,912`, the same in every locale. */
-export function count(tokens: number): string {
-  return String(Math.round(tokens)).replace(/\B(?=(?:\d{3})+$)/g, ",");
 }
 
 /** Text from elsewhere, so that Markdown shows it as it is. */

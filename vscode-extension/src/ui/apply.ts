@@ -5,6 +5,7 @@ import { Fault } from "../api/fault";
 import { referenceOf } from "../context/mentions";
 import { clean, sentPaths, type Target, targetOf } from "../features/chat/apply";
 import type { Acts } from "../features/chat/desk";
+import { staysIn } from "../features/chat/files";
 import { smallestChange } from "../features/chat/insert";
 import { merge, type Selected } from "../features/chat/merge";
 import { type ChatFiles, pathOf, uriOf } from "./chatFiles";
@@ -15,6 +16,11 @@ interface Proposal {
   readonly uri: vscode.Uri;
   readonly file: vscode.Uri;
   decide(accepted: boolean): void;
+}
+
+interface Proposed {
+  readonly text: string;
+  readonly why: string;
 }
 
 interface Place {
@@ -51,7 +57,7 @@ export class Applier implements vscode.Disposable {
     this.#disposable.dispose();
   }
 
-  readonly apply: Acts["apply"] = async (block, { answer, mentions, blocks }, hear) => {
+  readonly apply: Acts["apply"] = async (block, { answer, mentions, blocks }, hear, decided) => {
     const active = vscode.window.activeTextEditor?.document.uri;
     const inside = active !== undefined && vscode.workspace.getWorkspaceFolder(active) !== undefined;
     const clues = { answer, sent: sentPaths(mentions), active: inside ? pathOf(active) : undefined };
@@ -66,7 +72,7 @@ export class Applier implements vscode.Disposable {
     if (after === undefined) return hear("rejected", place.path);
     if (after === "same") return hear("applied", `${place.path} has it already`);
     hear("shown", place.path);
-    if (!(await this.#ask(place, before, after.text, after.why))) return hear("rejected", place.path);
+    if (!(await this.#ask(place, before, after, decided))) return hear("rejected", place.path);
     await write(place, before, after.text);
     hear("applied", place.path);
   };
@@ -101,6 +107,11 @@ export class Applier implements vscode.Disposable {
     const uri = uriOf(target.path);
     if (uri === undefined)
       throw new Fault("bad_request", "No folder is open.", "Open a folder, or insert the code at the cursor.");
+    const folder = vscode.workspace.getWorkspaceFolder(uri);
+    if (uri.scheme === "file" && folder !== undefined && !(await staysIn(folder.uri.fsPath, uri.fsPath))) {
+      const fix = "Open the file that it leads to and insert the code there.";
+      throw new Fault("forbidden", `${target.path} leads out of the folder by a link.`, fix);
+    }
     if (await exists(uri)) return opened(uri);
     const { files } = await this.files.list();
     const longer = files.paths.filter((path) => path.endsWith(`/${target.path}`));
@@ -108,20 +119,16 @@ export class Applier implements vscode.Disposable {
     return only === undefined ? { uri, path: pathOf(uri), document: undefined } : opened(only);
   }
 
-  async #ask(place: Place, before: string, after: string, why: string): Promise<boolean> {
+  async #ask(place: Place, before: string, after: Proposed, fromPage: Promise<boolean>): Promise<boolean> {
     for (const other of this.#open.values()) if (other.file.toString() === place.uri.toString()) other.decide(false);
-    const uri = this.#text(place.path, after);
+    const uri = this.#text(place.path, after.text);
     const left = place.document?.uri ?? this.#text(place.path, before);
     const name = place.path.slice(place.path.lastIndexOf("/") + 1);
-    const title = place.document === undefined ? `${name} (new file)` : `${name}: proposed (${why})`;
+    const title = place.document === undefined ? `${name} (new file)` : `${name}: proposed (${after.why})`;
     const decided = new Promise<boolean>((decide) => this.#open.set(uri.toString(), { uri, file: place.uri, decide }));
     await vscode.commands.executeCommand("vscode.diff", left, uri, title, { preview: false });
     await this.#tellContext();
-    const question = place.document === undefined ? `Create ${place.path}?` : `Apply the change to ${place.path}?`;
-    void vscode.window.showInformationMessage(question, "Accept", "Discard").then((answer) => {
-      if (answer !== undefined) this.#open.get(uri.toString())?.decide(answer === "Accept");
-    });
-    const accepted = await decided;
+    const accepted = await Promise.race([decided, fromPage]);
     this.#open.delete(uri.toString());
     await closeTabOf(uri);
     this.#texts.delete(uri.toString());
@@ -179,7 +186,7 @@ async function proposed(
   code: string,
   place: Place,
   selected: Selected | undefined,
-): Promise<{ readonly text: string; readonly why: string } | "same" | undefined> {
+): Promise<Proposed | "same" | undefined> {
   const merged = merge(before, code, selected);
   if (merged.kind === "merged") return merged;
   if (merged.kind === "same") return "same";

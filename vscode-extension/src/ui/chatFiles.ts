@@ -1,12 +1,11 @@
 /** The files that a chat may be given: the workspace's, without what the settings and git leave out and without secrets. */
 
-import ignore, { type Ignore } from "ignore";
+import { realpath } from "node:fs/promises";
 import * as vscode from "vscode";
 import { Fault } from "../api/fault";
 import { PathIndex } from "../context/fuzzy";
-import { isSecretPath } from "../features/chat/secrets";
 import { foldersOf } from "../features/chat/suggest";
-import { holdsKey } from "../features/workspace/secrets";
+import { isSecretPath, judge, Rules, secretIn, type Verdict } from "../features/workspace/rules";
 
 const MOST_FILES = 50_000;
 const MOST_BYTES = 1_000_000;
@@ -75,45 +74,30 @@ export class ChatFiles implements vscode.Disposable {
 
   /** Whether its name says that it holds a key or a password. */
   isSecret(uri: vscode.Uri): boolean {
-    return isSecretPath(uri.path);
+    return isSecretPath(pathOf(uri));
   }
 
   /** What the editor shows, saved or not, else what is on disk. Throws a Fault where it must not or cannot be sent. */
   async read(uri: vscode.Uri): Promise<{ readonly text: string; readonly language: string }> {
-    const path = pathOf(uri);
-    if (this.isSecret(uri)) {
+    const open = vscode.workspace.textDocuments.find((document) => document.uri.toString() === uri.toString());
+    const content = open?.getText() ?? (await contentOf(uri));
+    // A link is judged by what it leads to as well.
+    const real = uri.scheme === "file" ? await realpath(uri.fsPath).catch(() => uri.fsPath) : undefined;
+    const why =
+      secretIn(pathOf(uri), content) ??
+      (real !== undefined && isSecretPath(pathOf(vscode.Uri.file(real)))
+        ? "leads to a file that may hold secrets"
+        : undefined);
+    if (why !== undefined)
       throw new Fault(
         "forbidden",
-        `${path} may hold secrets and is never sent.`,
+        `${pathOf(uri)} ${why} and is never sent.`,
         "Copy what is harmless into the question.",
       );
-    }
-    const open = vscode.workspace.textDocuments.find((document) => document.uri.toString() === uri.toString());
-    if (open !== undefined) {
-      this.#noKey(path, new TextEncoder().encode(open.getText()));
-      return { text: open.getText(), language: open.languageId };
-    }
-    let bytes: Uint8Array;
-    try {
-      const { size } = await vscode.workspace.fs.stat(uri);
-      if (size > MOST_BYTES)
-        throw new Fault("bad_request", `${path} is larger than 1 MB.`, "Send the lines that matter.");
-      bytes = await vscode.workspace.fs.readFile(uri);
-    } catch (error) {
-      if (error instanceof Fault) throw error;
-      throw new Fault("not_found", `${path} cannot be read.`, "It may have been moved or deleted.");
-    }
-    this.#noKey(path, bytes);
-    return { text: new TextDecoder().decode(bytes), language: "" };
-  }
-
-  #noKey(path: string, bytes: Uint8Array): void {
-    if (!holdsKey(path, bytes)) return;
-    throw new Fault(
-      "forbidden",
-      `${path} holds a private key and is never sent.`,
-      "Copy what is harmless into the question.",
-    );
+    return {
+      text: typeof content === "string" ? content : new TextDecoder().decode(content),
+      language: open?.languageId ?? "",
+    };
   }
 
   #opened(uri: vscode.Uri): void {
@@ -124,9 +108,9 @@ export class ChatFiles implements vscode.Disposable {
 
   async #list(): Promise<Listed> {
     const found = await vscode.workspace.findFiles("**/*", excluded(), MOST_FILES);
-    const ignored = await gitIgnored();
+    const verdict = await verdicts();
     const uris = new Map<string, vscode.Uri>();
-    for (const uri of found) if (!ignored(uri) && !this.isSecret(uri)) uris.set(pathOf(uri), uri);
+    for (const uri of found) if (verdict(uri) === "") uris.set(pathOf(uri), uri);
     const paths = [...uris.keys()].sort();
     return {
       files: new PathIndex(paths),
@@ -162,22 +146,31 @@ function excluded(): string {
   return `{${[...globs].join(",")}}`;
 }
 
-/** By the `.gitignore` at each folder's top: what is generated is no help in a list. */
-async function gitIgnored(): Promise<(uri: vscode.Uri) => boolean> {
-  const rules = new Map<string, Ignore>();
-  for (const folder of vscode.workspace.workspaceFolders ?? []) {
-    try {
-      const bytes = await vscode.workspace.fs.readFile(vscode.Uri.joinPath(folder.uri, ".gitignore"));
-      rules.set(folder.uri.toString(), ignore().add(new TextDecoder().decode(bytes)));
-    } catch {
-      // There is none.
-    }
+/** Secrets, and by the `.gitignore` at each folder's top: what is generated is no help in a list. */
+async function verdicts(): Promise<(uri: vscode.Uri) => Verdict> {
+  const judges = new Map<string, (path: string) => Verdict>();
+  for (const { uri } of vscode.workspace.workspaceFolders ?? []) {
+    const bytes = await vscode.workspace.fs.readFile(vscode.Uri.joinPath(uri, ".gitignore")).then(
+      (found) => Buffer.from(found).toString("latin1"),
+      () => undefined,
+    );
+    judges.set(uri.toString(), judge(Rules.first().enter("", bytes, undefined)));
   }
   return (uri) => {
-    const folder = vscode.workspace.getWorkspaceFolder(uri);
-    const rule = folder === undefined ? undefined : rules.get(folder.uri.toString());
-    if (folder === undefined || rule === undefined) return false;
-    const path = uri.path.slice(folder.uri.path.replace(/\/$/, "").length + 1);
-    return ignore.isPathValid(path) && rule.ignores(path);
+    const folder = vscode.workspace.getWorkspaceFolder(uri)?.uri;
+    const path = uri.path.slice((folder?.path.replace(/\/$/, "").length ?? 0) + 1);
+    return judges.get(folder?.toString() ?? "")?.(path) ?? "secret";
   };
+}
+
+async function contentOf(uri: vscode.Uri): Promise<Uint8Array> {
+  try {
+    const { size } = await vscode.workspace.fs.stat(uri);
+    if (size > MOST_BYTES)
+      throw new Fault("bad_request", `${pathOf(uri)} is larger than 1 MB.`, "Send the lines that matter.");
+    return await vscode.workspace.fs.readFile(uri);
+  } catch (error) {
+    if (error instanceof Fault) throw error;
+    throw new Fault("not_found", `${pathOf(uri)} cannot be read.`, "It may have been moved or deleted.");
+  }
 }

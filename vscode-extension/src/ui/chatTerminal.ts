@@ -43,16 +43,26 @@ export class ChatTerminal implements vscode.Disposable {
     }
   }
 
+  selection(): Promise<string | undefined> {
+    return this.#copied("workbench.action.terminal.copySelection");
+  }
+
+  /** Of the newest command, where the stream that the editor gives missed it: it does with commands that end at once. */
+  async lastOutput(ran: Ran): Promise<Ran> {
+    if (ran.output !== "" || ran.exitCode === undefined || ran.number !== this.#terminals.all()[0]?.number) return ran;
+    return { ...ran, output: (await this.#copied("workbench.action.terminal.copyLastCommandOutput")) ?? "" };
+  }
+
   /**
-   * What is selected in the terminal. There is no call for it but the clipboard's: it is put back, and left alone where it
-   * may hold something that is no text, or where a browser would ask.
+   * What is in the terminal. There is no call for it but the clipboard's: it is put back, and left alone where it may hold
+   * something that is no text, or where a browser would ask.
    */
-  async selection(): Promise<string | undefined> {
+  async #copied(command: string): Promise<string | undefined> {
     if (vscode.window.activeTerminal === undefined || vscode.env.uiKind === vscode.UIKind.Web) return undefined;
     const before = await vscode.env.clipboard.readText();
     if (before === "") return undefined;
     try {
-      await vscode.commands.executeCommand("workbench.action.terminal.copySelection");
+      await vscode.commands.executeCommand(command);
       const text = await vscode.env.clipboard.readText();
       return text === before || text.trim() === "" ? undefined : lastLines(text);
     } finally {

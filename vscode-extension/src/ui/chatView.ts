@@ -1,6 +1,7 @@
 /** The chat's view: its page, the commands that lead there, and what the chat may do in the editor. */
 
-import { randomBytes, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
+import { normalize } from "node:path";
 import * as vscode from "vscode";
 import { Fault } from "../api/fault";
 import { pathAndLines } from "../context/mentions";
@@ -15,6 +16,8 @@ import { Applier } from "./apply";
 import { uriOf } from "./chatFiles";
 import { chatPlace } from "./chatPlace";
 import { EditorSurroundings, openAt, selectionRow } from "./mentions";
+import { showPage } from "./page";
+import { inform } from "./say";
 import type { Services } from "./services";
 
 const VIEW = "aicockpit.chat";
@@ -61,14 +64,12 @@ class ChatView implements vscode.WebviewViewProvider, vscode.Disposable {
   }
 
   resolveWebviewView(view: vscode.WebviewView): void {
-    const dist = vscode.Uri.joinPath(this.services.context.extensionUri, "dist");
     const { webview } = view;
-    webview.options = { enableScripts: true, localResourceRoots: [dist] };
     webview.onDidReceiveMessage((value: unknown) => void this.#heard(value, webview));
     view.onDidDispose(() => {
       if (this.#page === webview) this.#page = undefined;
     });
-    webview.html = pageHtml(webview, dist);
+    showPage(webview, this.services.context.extensionUri, "chat", "AiCockpit");
   }
 
   /** Shows the view, then tells the page, at once or when it is there. */
@@ -84,7 +85,7 @@ class ChatView implements vscode.WebviewViewProvider, vscode.Disposable {
   async addSelection(): Promise<void> {
     const editor = vscode.window.activeTextEditor;
     if (editor === undefined || editor.selection.isEmpty) {
-      void vscode.window.showInformationMessage("Select the code first.");
+      void inform("Select the code first.");
       return;
     }
     const { id } = selectionRow(editor);
@@ -95,7 +96,7 @@ class ChatView implements vscode.WebviewViewProvider, vscode.Disposable {
     const active = vscode.window.activeTextEditor?.document.uri;
     const given = uris !== undefined && uris.length > 0 ? uris : [uri ?? active].filter((each) => each !== undefined);
     if (given.length === 0) {
-      void vscode.window.showInformationMessage("Open a file first, or choose one in the explorer.");
+      void inform("Open a file first, or choose one in the explorer.");
       return;
     }
     await this.show(async () => {
@@ -209,9 +210,8 @@ class EditorMemory implements Memory {
   }
 }
 
-function connectionView({ connection, config }: Services): ConnectionView {
+function connectionView({ connection }: Services): ConnectionView {
   const { state } = connection;
-  const where = config.url;
   switch (state.kind) {
     case "unknown":
     case "ready":
@@ -219,7 +219,7 @@ function connectionView({ connection, config }: Services): ConnectionView {
     case "no_key":
       return {
         kind: "no_key",
-        why: `${where} wants a key.`,
+        why: `${connection.gateway.address} wants a key.`,
         fix: "Enter it once; it is kept in the editor's secret store.",
       };
     case "unauthorized":
@@ -260,7 +260,7 @@ async function openLink(href: string): Promise<void> {
   }
   const { path, lines } = pathAndLines(href);
   const inside = clean(path);
-  const uri = inside === undefined ? vscode.Uri.file(path) : uriOf(inside);
+  const uri = inside === undefined ? vscode.Uri.file(normalize(path)) : uriOf(inside);
   if (uri === undefined || vscode.workspace.getWorkspaceFolder(uri) === undefined) {
     throw new Fault(
       "forbidden",
@@ -281,31 +281,4 @@ async function saveAs(name: string, text: string): Promise<boolean> {
   if (uri === undefined) return false;
   await vscode.workspace.fs.writeFile(uri, new TextEncoder().encode(text));
   return true;
-}
-
-function pageHtml(webview: vscode.Webview, dist: vscode.Uri): string {
-  const nonce = randomBytes(16).toString("base64url");
-  const at = (name: string): string => webview.asWebviewUri(vscode.Uri.joinPath(dist, name)).toString();
-  const { cspSource } = webview;
-  const csp = [
-    "default-src 'none'",
-    `img-src ${cspSource} data:`,
-    `style-src ${cspSource}`,
-    `font-src ${cspSource}`,
-    `script-src 'nonce-${nonce}'`,
-  ].join("; ");
-  return `<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="${csp}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="stylesheet" href="${at("chat.css")}">
-<title>AiCockpit</title>
-</head>
-<body>
-<div id="app"></div>
-<script nonce="${nonce}" src="${at("chat.js")}"></script>
-</body>
-</html>`;
 }

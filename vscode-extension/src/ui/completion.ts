@@ -8,16 +8,18 @@ import { isOn, refusal } from "../features/completion/permission";
 import { Session, type Suggestion } from "../features/completion/session";
 import { SNOOZES, SnoozeState } from "../features/completion/snooze";
 import { type Ask, preambleOf, type Selected } from "../features/completion/spot";
+import type { ConnectionState } from "../features/states";
 import type { Trace } from "../features/timeline";
-import type { ConnectionState, Services } from "./services";
+import { inform } from "./say";
+import type { Services } from "./services";
 
 /** Where ghost text appears: files, new ones, notebooks; never the inputs of chat and source control, nor output. */
 const NOTEBOOK = "vscode-notebook-cell";
 const SCHEMES = ["file", "untitled", NOTEBOOK, "vscode-vfs"];
 const SELECTOR: vscode.DocumentSelector = SCHEMES.map((scheme) => ({ scheme }));
 const ACCEPTED = "aicockpit.completion.accepted";
-/** The editor's answer to our own call comes within this time, or it was the user's. */
-const REFRESH_MS = 200;
+/** The editor answers our own call within this time, also from afar; later it was the user who asked. */
+const REFRESH_MS = 1_000;
 const SAID_MS = 4_000;
 /** Who is asked later than this after a keystroke is not asked because of it. */
 const KEYSTROKE_MS = 1_000;
@@ -157,16 +159,22 @@ class Completion implements vscode.InlineCompletionItemProvider, vscode.Disposab
       languages: config.languages,
       language: document.languageId,
       snoozed: this.snooze.left,
-      trusted: vscode.workspace.isTrusted,
-      file: nameOf(document),
+      path: vscode.workspace.asRelativePath(document.uri, false),
       unready: unready(connection.state),
     });
   }
 
   #nothing(ask: Ask, why: string): vscode.InlineCompletionItem[] {
+    this.#lookAgain();
     this.#session.refuse(ask, why);
     if (ask.explicit) this.#sayWhy();
     return [];
+  }
+
+  /** Who types waits for the server: look sooner than by itself. */
+  #lookAgain(): void {
+    const { connection } = this.services;
+    if (connection.state.kind === "offline" || connection.state.kind === "no_model") void connection.models();
   }
 
   /** Who asks by key and gets nothing is told why. */
@@ -207,12 +215,13 @@ class Completion implements vscode.InlineCompletionItemProvider, vscode.Disposab
     this.#model = model?.id;
   }
 
-  /** The rest of what is shown has come: let the editor ask once more. */
+  /** The rest of what is shown has come: let the editor ask once more. It would keep what it shows, so that goes first. */
   #refresh(ask: Ask): void {
     const editor = vscode.window.activeTextEditor;
     if (editor?.document.uri.toString() !== ask.uri) return;
     if (!editor.selection.active.isEqual(new vscode.Position(ask.line, ask.character))) return;
     this.#refreshed = clock();
+    void vscode.commands.executeCommand("editor.action.inlineSuggest.hide");
     void vscode.commands.executeCommand("editor.action.inlineSuggest.trigger");
   }
 
@@ -238,7 +247,7 @@ function commands(services: Services, snooze: SnoozeState): vscode.Disposable[] 
 async function toggleLanguage({ config }: Services): Promise<void> {
   const language = vscode.window.activeTextEditor?.document.languageId;
   if (language === undefined) {
-    await vscode.window.showInformationMessage("Open a file first: its language is switched on or off.");
+    await inform("Open a file first: its language is switched on or off.");
     return;
   }
   const on = !isOn(config.languages, language);

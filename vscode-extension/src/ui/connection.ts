@@ -7,9 +7,10 @@ import type { Model } from "../api/gateway";
 import { Http } from "../api/http";
 import { type Facts, Monitor } from "../api/monitor";
 import { pickModel } from "../api/pick";
+import type { ConnectionState } from "../features/states";
 import type { Config } from "./config";
 import { isDefault, optionsFor, secretName } from "./server";
-import type { Connection, ConnectionState } from "./services";
+import type { Connection } from "./services";
 
 /** What the connection is made of. */
 export interface ConnectionParts {
@@ -146,7 +147,7 @@ class ServerConnection implements Connection, vscode.Disposable {
   }
 
   #entered(state: ConnectionState): void {
-    this.#log.info(describe(state, this.#config.url));
+    this.#log.info(describe(state, this.gateway.address));
     void vscode.commands.executeCommand("setContext", "aicockpit.connected", state.kind === "ready");
     this.#changes.fire(state);
   }

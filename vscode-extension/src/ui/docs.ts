@@ -4,9 +4,12 @@ import * as vscode from "vscode";
 import { Fault, isAbort } from "../api/fault";
 import type { DocSource } from "../api/gateway";
 import { follow } from "../features/docs/follow";
-import { isArchive, PACK_LIMITS, plan, shownBytes, Tar, UPLOAD_BYTES } from "../features/docs/pack";
+import { isArchive, PACK_LIMITS, plan, Tar, UPLOAD_BYTES } from "../features/docs/pack";
 import * as sources from "../features/docs/sources";
 import { walk } from "../features/docs/walk";
+import { shownBytes } from "../features/figures";
+import { withoutLinks } from "../features/terminal/confirm";
+import { choose, complain, inform, warn } from "./say";
 import type { Services } from "./services";
 
 type Progress = vscode.Progress<{ message?: string; increment?: number }>;
@@ -233,9 +236,9 @@ class Docs implements vscode.TextDocumentContentProvider, vscode.Disposable {
     const { text, kind } = sources.endText(source);
     const show = source.problems.length > 0 ? ["Show"] : [];
     const say = {
-      good: vscode.window.showInformationMessage,
-      warning: vscode.window.showWarningMessage,
-      error: vscode.window.showErrorMessage,
+      good: inform,
+      warning: warn,
+      error: complain,
     };
     if ((await say[kind](text, ...show)) === "Show") await this.#showProblems(source);
   }
@@ -250,11 +253,7 @@ class Docs implements vscode.TextDocumentContentProvider, vscode.Disposable {
   }
 
   async #remove(source: DocSource): Promise<void> {
-    const sure = await vscode.window.showWarningMessage(
-      `Remove “${source.name}” from the server?`,
-      { modal: true },
-      "Remove",
-    );
+    const sure = await choose(`Remove “${source.name}” from the server?`, "", "Remove");
     if (sure === "Remove") await this.#gateway.removeDocs(source.id);
   }
 
@@ -267,7 +266,7 @@ class Docs implements vscode.TextDocumentContentProvider, vscode.Disposable {
 
   #withProgress<T>(title: string, work: (progress: Progress, signal: AbortSignal) => Promise<T>): Thenable<T> {
     return vscode.window.withProgress(
-      { location: vscode.ProgressLocation.Notification, title, cancellable: true },
+      { location: vscode.ProgressLocation.Notification, title: withoutLinks(title), cancellable: true },
       (progress, token) => {
         const cancelled = new AbortController();
         token.onCancellationRequested(() => cancelled.abort());
@@ -278,7 +277,7 @@ class Docs implements vscode.TextDocumentContentProvider, vscode.Disposable {
 
   async #told(error: unknown): Promise<void> {
     const text = error instanceof Fault ? `${error.message} ${error.fix}` : `Documentation: ${String(error)}`;
-    await vscode.window.showErrorMessage(text);
+    await complain(text);
   }
 
   get #gateway() {

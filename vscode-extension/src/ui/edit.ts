@@ -4,9 +4,11 @@ import * as vscode from "vscode";
 import { Edit, type Parts } from "../features/edit/conductor";
 import type { Message, Offer } from "../features/edit/trouble";
 import { wholeLines } from "../features/edit/view";
+import { secretIn } from "../features/workspace/rules";
 import { askInstruction } from "./editBox";
 import { changedOf, DocumentSurface, editorOf, rangeOf, whyLocked } from "./editDocument";
 import { type EditTarget, EditViews } from "./editView";
+import { choose, complain, inform } from "./say";
 import type { Services } from "./services";
 
 /** An edit, and the document it is in: another one once an untitled one was saved. */
@@ -68,12 +70,18 @@ class Edits implements vscode.Disposable {
   async start(given?: string, value = ""): Promise<void> {
     const editor = vscode.window.activeTextEditor;
     if (editor === undefined) return note("Open a file to edit it.");
-    const locked = await whyLocked(editor.document);
-    if (locked !== undefined) return note(locked);
-    if (this.#isBusy(editor.document)) return this.#settleFirst(editor.document);
+    const { document } = editor;
+    if (this.#isBusy(document)) return this.#settleFirst(document);
     if (editor.selections.length > 1) vscode.window.setStatusBarMessage("Only the first selection is edited.", NOTE_MS);
-    const instruction = given ?? (await this.#ask(titleOf(editor), value));
-    if (instruction === undefined || this.#isBusy(editor.document)) return;
+    if (!(await this.#maySend(document))) return;
+    const { version } = document;
+    // Asked for meanwhile: what is typed before the box is there would go into the text.
+    const locked = whyLocked(document);
+    const instruction = given ?? (await this.#ask(titleOf(editor), value, locked));
+    const why = await locked;
+    if (why !== undefined) return note(why);
+    if (instruction === undefined || this.#isBusy(document)) return;
+    if (document.version !== version) return note(CHANGED_MEANWHILE);
     const running = this.#begin(editor);
     await this.#run(running, running.edit.ask(instruction));
   }
@@ -152,14 +160,22 @@ class Edits implements vscode.Disposable {
   async #settleFirst(document: vscode.TextDocument): Promise<void> {
     const text = `${nameOf(document)} has an edit that is not decided yet. Accept or reject it first.`;
     const target: EditTarget = { uri: document.uri.toString() };
-    const choice = await vscode.window.showInformationMessage(text, "Accept All", "Reject All", "Follow Up");
+    const choice = await inform(text, "Accept All", "Reject All", "Follow Up");
     if (choice === "Accept All") await this.decideAll("accept", target);
     if (choice === "Reject All") await this.decideAll("reject", target);
     if (choice === "Follow Up") await this.followUp(target);
   }
 
-  #ask(title: string, value = ""): Promise<string | undefined> {
-    return askInstruction(this.services.context.globalState, title, value);
+  #ask(title: string, value = "", closes?: Promise<string | undefined>): Promise<string | undefined> {
+    return askInstruction(this.services.context.globalState, title, value, closes);
+  }
+
+  async #maySend(document: vscode.TextDocument): Promise<boolean> {
+    const path = vscode.workspace.asRelativePath(document.uri, false);
+    const why = secretIn(path, document.getText());
+    if (why === undefined) return true;
+    const detail = `To edit it, its text is sent to ${this.services.connection.gateway.address}.`;
+    return (await choose(`${path} ${why}.`, detail, "Send It")) !== undefined;
   }
 
   #begin(editor: vscode.TextEditor): Running {
@@ -194,6 +210,7 @@ class Edits implements vscode.Disposable {
       surface,
       gateway: () => connection.gateway,
       model: () => connection.chatModel(),
+      connection: () => connection.state,
       settings: () => ({ instructions: config.instructions, maxTokens: config.chatMaxTokens }),
       place,
       uri: surface.document.uri.toString(),
@@ -210,7 +227,7 @@ class Edits implements vscode.Disposable {
   /** Waits for an answer, says that it is waited for, and shows where the changes begin. */
   async #run({ edit, surface }: Running, answer: Promise<void>): Promise<void> {
     const { document } = surface;
-    vscode.window.setStatusBarMessage(`$(loading~spin) Editing ${nameOf(document)}…`, answer);
+    vscode.window.setStatusBarMessage(`$(loading~spin) Editing ${nameOf(document)}: Escape stops it`, answer);
     const restore = collapsed(editorOf(document));
     await answer;
     const { phase, outcome } = edit.state;
@@ -231,7 +248,7 @@ class Edits implements vscode.Disposable {
 
   #ready(document: vscode.TextDocument): void {
     const text = `The edit of ${nameOf(document)} is ready to be reviewed.`;
-    void vscode.window.showInformationMessage(text, "Show").then((chosen) => {
+    void inform(text, "Show").then((chosen) => {
       if (chosen !== undefined) void vscode.window.showTextDocument(document);
     });
   }
@@ -239,7 +256,7 @@ class Edits implements vscode.Disposable {
   async #tell(message: Message, running: Running): Promise<void> {
     if (message.once !== undefined && this.#toldOnce.has(message.once)) return;
     if (message.once !== undefined) this.#toldOnce.add(message.once);
-    const show = message.level === "error" ? vscode.window.showErrorMessage : vscode.window.showInformationMessage;
+    const show = message.level === "error" ? complain : inform;
     const chosen = await show(message.text, ...message.offers.map((offer) => OFFERS[offer]));
     const offer = message.offers.find((one) => OFFERS[one] === chosen);
     if (offer !== undefined) await this.#take(offer, running);
@@ -304,6 +321,8 @@ class Edits implements vscode.Disposable {
   }
 }
 
+const CHANGED_MEANWHILE =
+  "The text changed while the instruction was typed. Select again; the instruction is the first in the list.";
 const STILL_STREAMING = "The edit is still running; Escape stops it.";
 
 function selectionOf(editor: vscode.TextEditor): ReturnType<typeof wholeLines> {
@@ -345,7 +364,7 @@ function goTo(editor: vscode.TextEditor, line: number): void {
 }
 
 function note(text: string): void {
-  void vscode.window.showInformationMessage(text);
+  void inform(text);
 }
 
 function instructionOf(given: unknown): string | undefined {

@@ -1,7 +1,8 @@
 /** The box an instruction is typed into: what is typed comes first, presets and earlier instructions below. */
 
 import * as vscode from "vscode";
-import { type Choice, choices, remember, restored } from "../features/edit/history";
+import { type Choice, choices } from "../features/edit/history";
+import { remember, restored } from "../features/history";
 
 const STORED = "aicockpit.edit.history";
 
@@ -11,15 +12,20 @@ interface Item extends vscode.QuickPickItem {
 
 const ICONS: Readonly<Record<Choice["kind"], string>> = { typed: "arrow-right", preset: "sparkle", earlier: "history" };
 
-/** The instruction, or undefined when it was cancelled. */
-export function askInstruction(state: vscode.Memento, title: string, value = ""): Promise<string | undefined> {
+/** The instruction, or undefined when it was cancelled, or when `closes` turns out to have a reason against it. */
+export function askInstruction(
+  state: vscode.Memento,
+  title: string,
+  value = "",
+  closes?: Promise<string | undefined>,
+): Promise<string | undefined> {
   const box = vscode.window.createQuickPick<Item>();
   const history = restored(state.get(STORED));
   const list = () => {
     box.items = choices(history, box.value).map(itemOf);
   };
   box.title = title;
-  box.placeholder = "What should change? Up and Down choose an earlier instruction.";
+  box.placeholder = "What should change? Earlier instructions are below.";
   box.ignoreFocusOut = true;
   box.value = value;
   list();
@@ -36,6 +42,7 @@ export function askInstruction(state: vscode.Memento, title: string, value = "")
       void state.update(STORED, remember(history, instruction));
       done(instruction);
     });
+    void closes?.then((why) => why !== undefined && done(undefined));
     box.show();
   });
 }

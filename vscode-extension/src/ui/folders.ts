@@ -3,10 +3,12 @@
 import { createHash as digest } from "node:crypto";
 import { join } from "node:path";
 import * as vscode from "vscode";
+import type { FolderStatus } from "../features/states";
 import { createHash, type Hash } from "../features/workspace/hash";
 import { pathIn, workspaceName } from "../features/workspace/names";
 import { type Memory, Sync } from "../features/workspace/sync";
-import type { FolderStatus, Folders, Services } from "./services";
+import { choose, inform, warn } from "./say";
+import type { Folders, Services } from "./services";
 
 /** What the folders are made of. */
 export type FoldersParts = Omit<Services, "folders">;
@@ -155,7 +157,7 @@ class OpenedFolders implements Folders, vscode.Disposable {
 
   async #ask(folder: vscode.WorkspaceFolder, name: string): Promise<"yes" | "later" | "never"> {
     const { address } = this.parts.connection.gateway;
-    const answer = await vscode.window.showInformationMessage(
+    const answer = await inform(
       `Keep “${folder.name}” warm on ${address}? Its files go there as workspace ${name}, so that the model knows your code ` +
         "and answers at once. Files that git ignores, secrets and binaries are not sent.",
       YES,
@@ -168,20 +170,20 @@ class OpenedFolders implements Folders, vscode.Disposable {
   async #startCommand(): Promise<void> {
     const opened = await this.#pick("Keep which folder warm?");
     if (opened === undefined) {
-      void vscode.window.showInformationMessage(this.#whyNone());
+      void inform(this.#whyNone());
       return;
     }
     const state = await this.parts.connection.refresh();
     if (state.kind !== "ready") {
       const why = "why" in state ? state.why : "The server is not set up yet.";
       const setUp = "Set Up";
-      const answer = await vscode.window.showWarningMessage(`The folder cannot be kept warm now. ${why}`, setUp);
+      const answer = await warn(`The folder cannot be kept warm now. ${why}`, setUp);
       if (answer === setUp) await vscode.commands.executeCommand("aicockpit.setUp");
       return;
     }
     await opened.sync.start();
     const status = opened.sync.status;
-    if (status?.state === "failed") void vscode.window.showWarningMessage(`AiCockpit: ${status.why}`);
+    if (status?.state === "failed") void warn(`AiCockpit: ${status.why}`);
   }
 
   async #stopCommand(): Promise<void> {
@@ -189,9 +191,9 @@ class OpenedFolders implements Folders, vscode.Disposable {
     if (opened === undefined) return;
     const remove = "Stop and Remove from the Server";
     const stop = "Stop";
-    const answer = await vscode.window.showInformationMessage(
+    const answer = await choose(
       `Stop keeping “${opened.folder.name}” warm?`,
-      { modal: true, detail: "What the server has of it stays there, for a later time, unless you remove it." },
+      "What the server has of it stays there, for a later time, unless you remove it.",
       stop,
       remove,
     );
@@ -200,7 +202,7 @@ class OpenedFolders implements Folders, vscode.Disposable {
       await opened.sync.stop(answer === remove);
     } catch (error) {
       this.parts.connection.met(error);
-      void vscode.window.showWarningMessage(`AiCockpit: ${error instanceof Error ? error.message : error}`);
+      void warn(`AiCockpit: ${error instanceof Error ? error.message : error}`);
     }
   }
 

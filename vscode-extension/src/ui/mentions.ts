@@ -34,7 +34,9 @@ export class EditorSurroundings implements Surroundings, vscode.Disposable {
   async suggest(query: string, kind: MentionKind | undefined, signal: AbortSignal): Promise<readonly Suggestion[]> {
     if (kind === undefined) {
       const found = await this.#files(query);
-      return [...rows.categoryRows(query), ...found].slice(0, rows.MOST_ROWS);
+      const [selected, ...others] = await this.#ofKind("selection", "", signal);
+      const only = others.length === 0 ? selected : undefined;
+      return [...rows.categoryRows(query, only), ...found].slice(0, rows.MOST_ROWS);
     }
     const found = await this.#ofKind(kind, query, signal);
     return found.slice(0, rows.MOST_ROWS);
@@ -261,7 +263,7 @@ export class EditorSurroundings implements Surroundings, vscode.Disposable {
 
   async #readTerminal(id: string, at: string): Promise<Block> {
     const ran = at === "*" ? undefined : this.#terminal.get(Number(at));
-    if (ran !== undefined) return terminalBlock(id, ran);
+    if (ran !== undefined) return terminalBlock(id, await this.#terminal.lastOutput(ran));
     const selected = await this.#terminal.selection();
     if (selected !== undefined)
       return terminalBlock(id, { number: 0, command: "", output: selected, exitCode: undefined });

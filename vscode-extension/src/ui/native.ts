@@ -237,7 +237,9 @@ function information(model: Model, maxTokens: number): vscode.LanguageModelChatI
         : `${model.maxLength.toLocaleString("en")} tokens, on your own server`,
     maxInputTokens: input,
     maxOutputTokens: output,
-    capabilities: { imageInput: model.role === "vision", toolCalling: false },
+    // Tools are not passed on. Said otherwise here, for else the editor's agent mode, which is its default, hides our models,
+    // and then refuses every `@aicockpit` with "Language model unavailable".
+    capabilities: { imageInput: model.role === "vision", toolCalling: true },
   };
 }
 

@@ -1,15 +1,16 @@
 /** The panel "why slow, why nothing": an editor tab with a page, fed from the timeline and the server. */
 
-import { randomBytes } from "node:crypto";
 import * as vscode from "vscode";
 import { Accounts } from "../features/accounts";
 import { rowOf, summariesOf } from "../features/panel";
 import { decodeFromPanel, type FromPanel, type PanelRow, type ToPanel } from "../features/panelProtocol";
 import { serverView } from "../features/panelServer";
 import type { Trace } from "../features/timeline";
+import { showPage } from "./page";
 import type { Services } from "./services";
 
 const TYPE = "aicockpit.panel";
+const TITLE = "Why Slow, Why Nothing";
 const DRAW_MS = 150;
 const SERVER_MS = 5000;
 
@@ -40,12 +41,7 @@ class Panel implements vscode.Disposable {
     private readonly closed: () => void,
   ) {
     const { extensionUri } = services.context;
-    const dist = vscode.Uri.joinPath(extensionUri, "dist");
-    this.#panel = vscode.window.createWebviewPanel(TYPE, "AiCockpit: Why Slow, Why Nothing", vscode.ViewColumn.Active, {
-      enableScripts: true,
-      localResourceRoots: [dist],
-      retainContextWhenHidden: false,
-    });
+    this.#panel = vscode.window.createWebviewPanel(TYPE, `AiCockpit: ${TITLE}`, vscode.ViewColumn.Active);
     this.#panel.iconPath = vscode.Uri.joinPath(extensionUri, "media", "icon.svg");
     this.#accounts = new Accounts(
       (id) => services.connection.gateway.account(id, this.#stop.signal),
@@ -62,7 +58,7 @@ class Panel implements vscode.Disposable {
       services.folders.onChange(() => void this.#tellServer()),
       { dispose: () => clearInterval(timer) },
     );
-    this.#panel.webview.html = html(this.#panel.webview, dist);
+    showPage(this.#panel.webview, extensionUri, "panel", TITLE);
   }
 
   reveal(): void {
@@ -184,24 +180,4 @@ class Panel implements vscode.Disposable {
   #tell(message: ToPanel): void {
     void this.#panel.webview.postMessage(message);
   }
-}
-
-function html(webview: vscode.Webview, dist: vscode.Uri): string {
-  const nonce = randomBytes(16).toString("base64");
-  const script = webview.asWebviewUri(vscode.Uri.joinPath(dist, "panel.js"));
-  const style = webview.asWebviewUri(vscode.Uri.joinPath(dist, "panel.css"));
-  return `<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src ${webview.cspSource}; script-src 'nonce-${nonce}'">
-<link rel="stylesheet" href="${style}">
-<title>Why slow, why nothing</title>
-</head>
-<body>
-<div id="panel"></div>
-<script nonce="${nonce}" src="${script}"></script>
-</body>
-</html>`;
 }

@@ -1,7 +1,7 @@
 /** Where the server is and which key goes there, out of settings, environment and secret store. */
 
 import * as vscode from "vscode";
-import { DEFAULT_ADDRESS, normalAddress } from "../api/address";
+import { DEFAULT_ADDRESS, normalAddress, shownAddress } from "../api/address";
 import type { Options } from "../api/client";
 import type { Config } from "./config";
 
@@ -27,12 +27,12 @@ export function secretName(address: string): string {
   return `aicockpit.key ${spelled(address)}`;
 }
 
-/** The one spelling of an address; as it was written where it is none. */
+/** The one spelling of an address; as it was written where it is none, without a password in it. */
 export function spelled(address: string): string {
   try {
     return normalAddress(address);
   } catch {
-    return address;
+    return shownAddress(address);
   }
 }
 

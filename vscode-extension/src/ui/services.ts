@@ -2,6 +2,7 @@
 
 import type * as vscode from "vscode";
 import type { Gateway, Model, Place } from "../api/gateway";
+import type { ConnectionState, FolderStatus } from "../features/states";
 import type { Timeline } from "../features/timeline";
 import type { Config } from "./config";
 
@@ -30,14 +31,6 @@ export interface Connection {
   met(error: unknown): void;
 }
 
-export type ConnectionState =
-  | { readonly kind: "unknown" }
-  | { readonly kind: "ready"; readonly models: readonly Model[] }
-  | { readonly kind: "no_key" }
-  | { readonly kind: "unauthorized"; readonly why: string }
-  | { readonly kind: "offline"; readonly why: string; readonly fix: string }
-  | { readonly kind: "no_model"; readonly why: string };
-
 /** The opened folders and their workspaces on the server. `ui/folders.ts`. */
 export interface Folders {
   /** Where a request about this document belongs; undefined: in no synced folder. */
@@ -45,15 +38,4 @@ export interface Folders {
   readonly onChange: vscode.Event<void>;
   /** Of the folder that matters now (the active editor's, else the first). */
   status(): FolderStatus | undefined;
-}
-
-export interface FolderStatus {
-  readonly name: string;
-  readonly how: "server" | "pushing" | "paused";
-  /** 0 to 1 while files are sent. */
-  readonly sent: number | undefined;
-  readonly state: "syncing" | "cold" | "warming" | "warm" | "off" | "failed";
-  /** 0 to 1. */
-  readonly warm: number | undefined;
-  readonly why: string;
 }

@@ -1,10 +1,11 @@
 /** Set-up and check of the connection: address, key, and a live check whose steps appear as they end. */
 
 import * as vscode from "vscode";
-import { parseAddress } from "../api/address";
+import { isPrivate, parseAddress } from "../api/address";
 import { type CheckParts, check, type Step } from "../api/check";
 import { Fault, isAbort } from "../api/fault";
 import { conclusion, report, wrap } from "../api/report";
+import { inform, warn } from "./say";
 import { optionsFor, secretName, spelled } from "./server";
 import type { Services } from "./services";
 
@@ -38,8 +39,8 @@ async function setUp(services: Services): Promise<void> {
     if (key === undefined) return;
     await store(services, address, key);
     if (spelled(services.config.url) !== spelled(address)) {
-      const text = `AiCockpit: this workspace's own settings name another address, ${services.config.url}, which counts here.`;
-      void vscode.window.showWarningMessage(text);
+      const text = `AiCockpit: this workspace's own settings name another address, ${spelled(services.config.url)}, which counts here.`;
+      void warn(text);
     }
     return await checkAndOffer(services, STEPS, STEPS);
   }
@@ -61,14 +62,14 @@ async function setKey(services: Services): Promise<void> {
   if (key === undefined || key === "back" || key.text === undefined) return;
   await storeKey(services, url, key.text);
   const state = await services.connection.refresh();
-  if (state.kind === "ready") void vscode.window.showInformationMessage(`AiCockpit: connected to ${url}.`);
+  if (state.kind === "ready") void inform(`AiCockpit: connected to ${spelled(url)}.`);
   else await checkAndOffer(services, 1, 1);
 }
 
 async function forgetKey(services: Services): Promise<void> {
   const { url } = services.config;
   await storeKey(services, url, "");
-  void vscode.window.showInformationMessage(`AiCockpit: the key for ${url} is forgotten.`);
+  void inform(`AiCockpit: the key for ${spelled(url)} is forgotten.`);
 }
 
 async function askAddress(before: string): Promise<string | undefined> {
@@ -269,10 +270,10 @@ function repairs(services: Services, step: Step | undefined): readonly Row[] {
   return rows;
 }
 
-/** The same server under another address: its key goes along. */
+/** The same server under another address: its key goes along, but for where anybody on the way could read it. */
 async function moveTo(services: Services, address: string): Promise<void> {
   const key = await services.context.secrets.get(secretName(services.config.url));
-  if (key !== undefined) await storeKey(services, address, key);
+  if (key !== undefined && isPrivate(address)) await storeKey(services, address, key);
   await services.config.setUrl(address);
   await checkAndOffer(services, 1, 1);
 }

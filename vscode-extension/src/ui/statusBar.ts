@@ -1,6 +1,7 @@
 /** The status bar's item: draws what `features/status.ts` says, never more often than it allows. */
 
 import * as vscode from "vscode";
+import { isOn } from "../features/completion/permission";
 import type { SnoozeState } from "../features/completion/snooze";
 import {
   lastCompletion,
@@ -109,5 +110,5 @@ function languageHere(languages: Readonly<Record<string, boolean>>): StatusInput
   if (document === undefined || (document.uri.scheme !== "file" && document.uri.scheme !== "untitled"))
     return undefined;
   const id = document.languageId;
-  return { id, on: languages[id] ?? languages["*"] ?? true };
+  return { id, on: isOn(languages, id) };
 }

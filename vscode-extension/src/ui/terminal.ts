@@ -2,13 +2,15 @@
 
 import * as vscode from "vscode";
 import { Fault, isAbort } from "../api/fault";
-import { withoutLinks } from "../features/terminal/confirm";
-import { choicesFor, remembered, restored } from "../features/terminal/descriptions";
+import { noModel } from "../api/pick";
+import { remember, restored } from "../features/history";
+import { choicesFor } from "../features/terminal/descriptions";
 import { fromBox } from "../features/terminal/hidden";
 import type { Surroundings } from "../features/terminal/prompt";
 import { propose } from "../features/terminal/propose";
 import { dialectOf } from "../features/terminal/risk";
 import type { Trace } from "../features/timeline";
+import { choose, complain, inform } from "./say";
 import type { Services } from "./services";
 import { CommandBox, type Decision } from "./terminalBox";
 import { folderHere, Terminals } from "./terminals";
@@ -41,7 +43,7 @@ async function describe(services: Services, terminals: Terminals, given: string)
     const description = await askDescription(services, typed);
     if (description === undefined) return;
     typed = description;
-    await services.context.globalState.update(HISTORY, remembered(history(services), description));
+    await services.context.globalState.update(HISTORY, remember(history(services), description));
     const outcome = await answer(services, terminals, description);
     if (outcome !== "back") return;
   }
@@ -73,10 +75,9 @@ async function askDescription(services: Services, typed: string): Promise<string
     return await new Promise<string | undefined>((resolve) => {
       pick.onDidHide(() => resolve(undefined));
       pick.onDidAccept(() => {
-        const chosen = pick.activeItems[0];
-        // The list may be a keystroke behind what is typed.
-        const stale = pick.value.trim() !== "" && pick.items[0]?.asks !== pick.value.trim();
-        const description = (stale ? undefined : chosen?.asks) ?? pick.value.trim();
+        // The list on the screen may be some keystrokes behind: then what is typed counts, not what was chosen there.
+        const chosen = pick.activeItems.find((one) => pick.items.includes(one));
+        const description = chosen?.asks ?? pick.value.trim();
         if (description !== "") resolve(description);
       });
       pick.show();
@@ -92,7 +93,7 @@ async function answer(services: Services, terminals: Terminals, description: str
   box.waiting("Asking the model. Escape stops.");
   try {
     const model = await services.connection.chatModel();
-    if (model === undefined) throw noModel();
+    if (model === undefined) throw noModel(services.connection.state);
     const where = await surroundings(terminals, directory);
     const proposed = await propose({
       gateway: services.connection.gateway,
@@ -168,11 +169,12 @@ async function act(
     case "copy instead":
       end("accepted", "copied");
       await vscode.env.clipboard.writeText(step.command);
-      void vscode.window.showInformationMessage(step.why);
+      void inform(step.why);
       return undefined;
     case "ask": {
       const yes = "Run anyway";
-      const chosen = await vscode.window.showWarningMessage(step.question, { modal: true, detail: step.detail }, yes);
+      // The first is what Enter chooses: pressed twice, it must not run what is dangerous.
+      const chosen = await choose(step.question, step.detail, "Back to the command", yes);
       if (chosen !== yes) {
         const next = await again();
         return await act(services, terminals, next, directory, trace, () => answerAgain(terminals, next));
@@ -191,17 +193,9 @@ async function failed(services: Services, error: unknown): Promise<"back" | unde
   services.log.warn(`terminal: ${error instanceof Error ? error.message : String(error)}`);
   const message =
     error instanceof Fault ? `${error.message} ${error.fix}` : String(error instanceof Error ? error.message : error);
-  const chosen = await vscode.window.showErrorMessage(withoutLinks(message), "Try again", "Check the connection");
+  const chosen = await complain(message, "Try again", "Check the connection");
   if (chosen === "Check the connection") await vscode.commands.executeCommand("aicockpit.check");
   return chosen === "Try again" ? "back" : undefined;
-}
-
-function noModel(): Fault {
-  return new Fault(
-    "no_model",
-    "The server has no model for chat.",
-    "Start one on the server, or name one in aicockpit.chat.model.",
-  );
 }
 
 async function surroundings(terminals: Terminals, directory: vscode.Uri | undefined): Promise<Surroundings> {

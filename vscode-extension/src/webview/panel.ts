@@ -6,5 +6,5 @@ import type { PanelApi } from "./panel/state";
 
 declare function acquireVsCodeApi(): PanelApi;
 
-const root = document.getElementById("panel");
+const root = document.getElementById("app");
 if (root !== null) startPanel(root, acquireVsCodeApi(), window);

@@ -21,19 +21,19 @@ export class Desk {
     return fs.readFileSync(path.join(this.tree, name), "utf8");
   }
   async file(name) {
-    await this.keys("Control+P");
     const input = this.page.locator(".quick-input-widget input").first();
-    await input.waitFor({ state: "visible" });
-    await input.fill(name);
-    await this.page
-      .locator(".quick-input-list .monaco-list-row", { hasText: path.basename(name) })
-      .first()
-      .waitFor();
-    await this.keys("Enter");
-    await this.page
-      .locator(".tab.active", { hasText: path.basename(name) })
-      .first()
-      .waitFor();
+    const base = path.basename(name);
+    // The list is filled bit by bit, and Enter takes what is marked at that moment.
+    await until(async () => {
+      await this.keys("Control+P");
+      await input.waitFor({ state: "visible", timeout: 2_000 });
+      await input.fill(name);
+      const row = this.page.locator(".quick-input-list .monaco-list-row.focused", { hasText: base });
+      await row.first().waitFor({ timeout: 3_000 });
+      await this.keys("Enter");
+      await this.page.locator(".tab.active", { hasText: base }).first().waitFor({ timeout: 3_000 });
+      return true;
+    }, `${name} in an editor`);
     await this.focusEditor();
   }
   async focusEditor() {
@@ -46,12 +46,20 @@ export class Desk {
     await this.page.keyboard.type(text, { delay });
   }
   async command(title) {
-    await this.keys("F1");
     const input = this.page.locator(".quick-input-widget input").first();
-    await input.waitFor({ state: "visible" });
+    // A key that comes while a webview takes or gives the focus is lost.
+    await until(async () => {
+      await this.keys("F1");
+      await input.waitFor({ state: "visible", timeout: 2_000 });
+      return true;
+    }, "the list of commands");
     await input.fill(`>${title}`);
-    await this.page.locator(".quick-input-list .monaco-list-row", { hasText: title }).first().waitFor();
-    await this.keys("Enter");
+    // Not by Enter: what was used lately and has the same letters may stand above.
+    await this.page.locator(".quick-input-list .monaco-list-row", { hasText: title }).first().click();
+  }
+  /** What a list in the middle of the window offers. */
+  rows() {
+    return this.page.locator(".quick-input-list .monaco-list-row").allTextContents();
   }
   /** Ghost text as the user reads it: the spans of the first line, then the lines below. */
   ghost() {
@@ -106,8 +114,21 @@ export class Desk {
         throw new Error(`${error.message}; the status bar says ${await this.statusBar().textContent()}`);
       });
   }
+  /** Before a picture: no toasts, no terminal. */
+  async clear() {
+    if (await this.page.locator(".part.panel").first().isVisible()) await this.keys("Control+J");
+    await this.command("Notifications: Clear All Notifications");
+    await this.page.locator(".notification-toast").first().waitFor({ state: "hidden" });
+  }
   /** The page of our webview view. */
   async chat() {
-    return this.page.frameLocator("iframe.webview").last().frameLocator("#active-frame");
+    return this.page.frameLocator('iframe.webview[src*="purpose=webviewView"]').first().frameLocator("#active-frame");
+  }
+  /** The page in an editor's tab. */
+  async panel() {
+    return this.page
+      .frameLocator('iframe.webview:not([src*="purpose=webviewView"])')
+      .first()
+      .frameLocator("#active-frame");
   }
 }

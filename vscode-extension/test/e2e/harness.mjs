@@ -107,10 +107,10 @@ function environment(run) {
   return env;
 }
 
-/** A workbench on a loopback port with a folder of `files`; ends by `stop`. */
-export async function startWorkbench({ run, settings = {}, vsix, args = [], files = {} }) {
+/** A workbench on a loopback port with a folder `name` of `files`; ends by `stop`. */
+export async function startWorkbench({ run, name = "project", settings = {}, vsix, args = [], files = {} }) {
   const data = `${run}/user-data`;
-  const tree = `${run}/project`;
+  const tree = `${run}/${name}`;
   for (const folder of [
     `${data}/User`,
     `${data}/Machine`,
@@ -124,9 +124,9 @@ export async function startWorkbench({ run, settings = {}, vsix, args = [], file
   // The address belongs to the machine that the extension runs on: the editor reads it from that machine's settings.
   fs.writeFileSync(`${data}/Machine/settings.json`, JSON.stringify(settings, null, 2));
   fs.writeFileSync(`${run}/none.yaml`, "auth: none\n");
-  for (const [name, text] of Object.entries(files)) {
-    fs.mkdirSync(path.dirname(`${tree}/${name}`), { recursive: true });
-    fs.writeFileSync(`${tree}/${name}`, text);
+  for (const [file, text] of Object.entries(files)) {
+    fs.mkdirSync(path.dirname(`${tree}/${file}`), { recursive: true });
+    fs.writeFileSync(`${tree}/${file}`, text);
   }
   const common = ["--config", `${run}/none.yaml`, "--user-data-dir", data, "--extensions-dir", `${run}/extensions`];
   if (vsix) {

@@ -20,16 +20,22 @@ const ANSWERS = [
   // Chats by what the question says; completions by the text before the cursor.
   ["add type hints", "def add(a: float, b: float) -> float:\n    return a + b\n"],
   ["make it worse", "def add(a, b):\n    raise NotImplementedError\n"],
+  ["both ends", "from shop.cart import Cart, Price\n\n\ndef add(a, b):\n    return b + a\n"],
   [
     "largest files",
     '{"command": "du -a . | sort -rn | head -n 3", "explanation": "Lists the three largest files here."}',
   ],
+  ["kettle descaled", "Vinegar of five per cent, twenty minutes [1].\n"],
   ["remove everything", '{"command": "rm -rf ./build", "explanation": "Removes the build folder."}'],
   [
     "what does price do",
     '`Price` holds an **amount** and a currency:\n\n```python shop/price.py\n"""Prices."""\n\n\nclass Price:\n    def __init__(self, amount: float, currency: str = "USD") -> None:\n        self.amount = amount\n        self.currency = currency\n```\n\nIt is used by `Cart`.\n',
   ],
   ["def sub\\(a, b\\):(?=<.fim_suffix|$)", "\n    return a - b"],
+  ["def many\\(\\):(?=<.fim_suffix|$)", "\n    first = 1\n    return first"],
+  // Of two the second is for requests with a temperature.
+  ["choice = (?=<.fim_suffix|$)", ["first(1)", "second(2)"]],
+  ["drip = (?=<.fim_suffix|$)", "call(1,\n    2,\n    3)"],
   ["answer = (?=<.fim_suffix|$)", "42"],
   ["slow = (?=<.fim_suffix|$)", "one two three four five six seven eight nine ten"],
 ];
@@ -56,7 +62,7 @@ try {
   const step = (name, work) => steps.step(name, page, work);
   const context = { desk, page, server, workbench, step, assert, until };
   await step("the workbench opens", () => desk.open(workbench.url));
-  for (const part of ["setup", "completion", "edit", "chat", "terminal", "panel", "outage", "looks"]) {
+  for (const part of ["setup", "completion", "edit", "chat", "terminal", "panel", "docs", "sync", "outage", "looks"]) {
     if (process.env.ONLY && !["setup", ...process.env.ONLY.split(",")].includes(part)) continue;
     const { default: play } = await import(`./parts/${part}.mjs`);
     await play(context);

@@ -1,8 +1,9 @@
 // The real gateway in front of the fake engine, whose answers a script tells. Both are started by hand here, from Python.
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
+import { promisify } from "node:util";
 import { EXTENSION, freePort, until } from "./harness.mjs";
 
 export const KEY = "key-of-the-workbench-tests";
@@ -64,9 +65,15 @@ export class Server {
   get url() {
     return `http://127.0.0.1:${this.port}`;
   }
-  async get(route) {
-    const answer = await fetch(this.url + route, { headers: { authorization: `Bearer ${KEY}` } });
+  async get(route, key = KEY) {
+    const answer = await fetch(this.url + route, { headers: { authorization: `Bearer ${key}` } });
     return answer.json();
+  }
+  /** A key without the rights of an admin. */
+  async makeKey(name) {
+    const env = { ...process.env, AICOCKPIT_STATE_DIR: `${this.run}/state` };
+    const { stdout } = await promisify(execFile)(PYTHON, ["-m", "aicockpit.cli", "keys", "create", name], { env });
+    return /aick_\S+/.exec(stdout)[0];
   }
   async engineState() {
     return (await fetch(`http://127.0.0.1:${this.enginePort}/fake/state`)).json();

@@ -33,7 +33,7 @@ try {
   const uri = (file) => `vscode-remote://127.0.0.1:${workbench.port}${file}`;
   const payload = [
     ["extensionDevelopmentPath", uri(EXTENSION)],
-    ["extensionTestsPath", uri(path.join(EXTENSION, "test/host/tests.cjs"))],
+    ["extensionTestsPath", uri(path.join(EXTENSION, "test/host", process.argv[2] ?? "tests.cjs"))],
     ["skipWelcome", "true"],
   ];
   fs.writeFileSync(`${run}/given.json`, JSON.stringify({ url: server.url, key: KEY }));

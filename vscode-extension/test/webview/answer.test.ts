@@ -19,7 +19,7 @@ describe("an answer", () => {
     expect(on.find(".waiting").hidden).toBe(true);
     const usage = { prompt: 1234, cached: 1100, completion: 10 };
     on.tell({ type: "turnEnded", turn: "t", ending: { usage, firstTokenMs: 85, totalMs: 900 } });
-    expect(on.find(".stats").textContent).toBe("1,234 tokens, 1,100 cached (89 %), first token 85 ms");
+    expect(on.find(".stats").textContent).toBe("1,234 tokens, 1,100 cached (89\u00a0%), first token 85\u00a0ms");
     expect(Number.parseFloat(on.find(".cached").style.width)).toBeCloseTo(89.1, 1);
     expect(on.find("article").getAttribute("aria-busy")).toBe("false");
   });
@@ -128,6 +128,19 @@ describe("code", () => {
     on.tell({ type: "applied", turn: "t", block: 0, state: "failed", detail: "a.ts is gone." });
     expect(on.all(".applied").map((line) => line.textContent)).toEqual(["Not applied: a.ts is gone."]);
     expect(on.find(".applied").className).toContain("failed");
+  });
+
+  it("is accepted or discarded where it was asked for, as long as the diff is open", () => {
+    const on = bench(talk(turn("t", { answer })));
+    on.tell({ type: "applied", turn: "t", block: 0, state: "shown", detail: "src/a.ts" });
+    on.button("Accept").click();
+    on.button("Discard").click();
+    expect(on.of("decide")).toEqual([
+      { type: "decide", turn: "t", block: 0, accepted: true },
+      { type: "decide", turn: "t", block: 0, accepted: false },
+    ]);
+    on.tell({ type: "applied", turn: "t", block: 0, state: "applied", detail: "src/a.ts" });
+    expect(on.all(".applied button")).toEqual([]);
   });
 
   it("keeps that line while the answer goes on", () => {

@@ -362,7 +362,7 @@ describe("the line below", () => {
     on.tell({ type: "tokens", prompt: 12431, limit: 32768 });
     expect(on.find(".meter").textContent).toBe("12.4k / 32.8k");
     expect(Number.parseFloat(on.find(".level").style.width)).toBeCloseTo(37.94, 1);
-    expect(on.find(".meter").getAttribute("aria-label")).toBe("About 12,431 of 32,768 tokens (37 %)");
+    expect(on.find(".meter").getAttribute("aria-label")).toBe("About 12,431 of 32,768 tokens (38 %)");
     on.tell({ type: "tokens", prompt: 40000, limit: 32768 });
     expect(on.find(".meter").className).toContain("warning");
     expect(on.find(".meter").title).toContain("More than the model takes");

@@ -344,7 +344,7 @@ describe("the server's part", () => {
       "40 ms",
       "–",
     ]);
-    expect(root.querySelector(".lanes caption")?.textContent).toContain("12 B");
+    expect(root.querySelector(".lanes caption")?.textContent).toContain("12 bytes");
   });
 });
 

@@ -136,6 +136,15 @@ describe("before the first question", () => {
     expect(on.find(".banner").hidden).toBe(true);
   });
 
+  it("does not say twice what the last answer says", () => {
+    const connection = { kind: "offline", why: "Nothing listens.", fix: "" } as const;
+    const failed = turn("t", { ending: { fault: { message: "Nothing listens.", fix: "Start it." } } });
+    const on = bench(chatState({ connection, current: { id: "c", title: "t", turns: [failed] } }));
+    expect(on.find(".banner").hidden).toBe(true);
+    on.tell({ type: "turnStarted", turn: turn("t", { ending: undefined }), from: "t" });
+    expect(on.find(".banner").hidden).toBe(false);
+  });
+
   it("runs a notice's action", () => {
     const on = bench(chatState());
     on.tell({ type: "notice", text: "Replaced.", action: { label: "Bring back", token: "x1" } });

@@ -68,7 +68,7 @@ export function clean(path: string | undefined): string | undefined {
 }
 
 /** `src/a.ts`, `**a.ts**:`, `File: a.ts`, `### a.ts` in the last line of text above the block. */
-export function pathAbove(answer: string, block: BlockPlace): string | undefined {
+function pathAbove(answer: string, block: BlockPlace): string | undefined {
   const at = beginOf(answer, block);
   if (at < 0) return undefined;
   const lines = answer.slice(0, at).split("\n");

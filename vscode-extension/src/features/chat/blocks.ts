@@ -59,7 +59,7 @@ export function bounded(text: string, most = MOST): { readonly text: string; rea
   return { text: kept, note: `only the first ${kept.split("\n").length} of ${all} lines` };
 }
 
-export function isBinary(text: string): boolean {
+function isBinary(text: string): boolean {
   return text.slice(0, 8_000).includes("\0");
 }
 
@@ -110,7 +110,9 @@ export function terminalBlock(id: string, ran: Ran): Block {
   const text = [ran.command === "" ? "" : `$ ${ran.command}`, ran.output].filter((part) => part !== "").join("\n");
   if (text === "")
     throw new Fault("bad_request", "The terminal's last command printed nothing.", "Nothing was sent for it.");
-  return { id, kind: "terminal", title: `Terminal${end}`, language: "", ...bounded(text) };
+  // Of a command that ends at once the editor often tells no output: better said than taken for silence.
+  const silent = ran.output === "" && { note: "no output, as far as the editor tells; paste it if there was some" };
+  return { id, kind: "terminal", title: `Terminal${end}`, language: "", ...bounded(text), ...silent };
 }
 
 /** Passages with numbers to cite them by. */

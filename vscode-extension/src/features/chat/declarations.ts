@@ -6,6 +6,8 @@ const KEYWORDS = new RegExp(
 );
 const VALUE =
   /^\s*(?:export\s+)?(?:default\s+)?(?:const|let|var|val|static)\s+(?:mut\s+)?([A-Za-z_$][\w$]*)\s*(?::[^=]+)?=/;
+/** A constant of a language that has no word for it. */
+const CONSTANT = /^([A-Z][A-Z0-9_]+)\s*(?::[^=]+)?=(?!=)/;
 const METHOD = new RegExp(
   String.raw`^\s+${MODIFIERS}(?:get\s+|set\s+)?(#?[A-Za-z_$][\w$]*)\s*(?:<[^>]*>)?\([^;]*\)\s*(?::\s*[^;{]+)?\{\s*(?:\}\s*)?$`,
 );
@@ -32,7 +34,7 @@ const LEADING = /^\s*(?:@\w|#\[|\/\/|\/\*|\*|#(?!include|define|if|endif|!)|\[\w
 /** The name that a line declares. */
 export function nameIn(line: string): string | undefined {
   if (/^\s*(?:return|else|throw|await|new|import|from)\b/.test(line)) return undefined;
-  const found = KEYWORDS.exec(line)?.[1] ?? VALUE.exec(line)?.[1] ?? METHOD.exec(line)?.[1] ?? TYPED.exec(line)?.[1];
+  const found = [KEYWORDS, VALUE, CONSTANT, METHOD, TYPED].map((each) => each.exec(line)?.[1]).find(Boolean);
   return found === undefined || NOT_NAMES.has(found) ? undefined : found;
 }
 

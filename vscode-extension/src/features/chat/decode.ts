@@ -1,9 +1,19 @@
 /** A conversation as text, and back: what a file says is checked, never trusted. */
 
 import type { Block, Kept, KeptTurn } from "./conversation";
-import type { Ending, FaultView, Mention, MentionKind, PageCommand, Source, Usage } from "./protocol";
+import {
+  COMMANDS,
+  type Ending,
+  type FaultView,
+  isPicture,
+  MENTION_KINDS,
+  type Mention,
+  type MentionKind,
+  type Source,
+  type Usage,
+} from "./protocol";
 
-export const VERSION = 1;
+const VERSION = 1;
 
 export function encode(kept: Kept): string {
   return `${JSON.stringify({ version: VERSION, ...kept })}\n`;
@@ -48,7 +58,7 @@ function turnFrom(value: unknown): KeptTurn | undefined {
     answer,
     at: number(fields.at) ?? 0,
     mentions: list(fields.mentions, mentionFrom),
-    images: list(fields.images, string),
+    images: list(fields.images, (image) => (isPicture(image) ? image : undefined)),
     model: string(fields.model) ?? "",
     reasoning: string(fields.reasoning) ?? "",
     sources: list(fields.sources, sourceFrom),
@@ -129,11 +139,8 @@ function faultFrom(value: unknown): FaultView | undefined {
   return { message: fields.message, fix: string(fields.fix) ?? "", ...(command && { command }) };
 }
 
-const COMMANDS: readonly PageCommand[] = ["setUp", "setKey", "check", "panel", "workspace.sync", "docs.add"];
-const KINDS: readonly MentionKind[] = ["file", "folder", "selection", "symbol", "problems", "terminal", "docs"];
-
 function kindFrom(value: unknown): MentionKind | undefined {
-  return KINDS.find((kind) => kind === value);
+  return MENTION_KINDS.find((kind) => kind === value);
 }
 
 function sourceFrom(value: unknown): Source | undefined {

@@ -33,10 +33,12 @@ export interface Surroundings {
 
 /** What the person lets the chat do. Each tells what went wrong by throwing a Fault. */
 export interface Acts {
+  /** `decided`: what the person says about the diff on the page; they may say it in the editor instead. */
   apply(
     block: BlockPlace,
     clues: { readonly answer: string; readonly mentions: readonly Mention[]; readonly blocks: readonly Block[] },
     hear: (state: AppliedState, detail?: string) => void,
+    decided: Promise<boolean>,
   ): Promise<void>;
   insert(code: string): Promise<void>;
   run(command: string): Promise<void>;

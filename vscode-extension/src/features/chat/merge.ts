@@ -85,22 +85,22 @@ function inSelection(lines: readonly string[], code: readonly string[], selected
   return { kind: "merged", text: replaced(lines, at, at + wanted.length, fitted), why: "the selected lines" };
 }
 
-/** Each declaration of the block takes the place of the file's one of that name; new ones follow the one before them. */
+/** Each declaration of the block takes the place of the file's one of that name; new ones stand beside their neighbours. */
 function bySymbols(lines: readonly string[], code: readonly string[]): Merged | undefined {
-  const pieces = declarations(code);
+  const pieces = declarations(code, lines);
   if (pieces === undefined) return undefined;
   let now = [...lines];
   let last: number | undefined;
   let indent = "";
   const replacedNames: string[] = [];
-  const pending: (readonly string[])[] = [];
+  let pending: Piece[] = [];
   for (const piece of pieces) {
     const found = findDeclaration(now, piece.name);
     if (found === "many") return undefined;
     if (found === undefined) {
-      if (last === undefined) pending.push(piece.lines);
+      if (last === undefined) pending.push(piece);
       else {
-        const fitted = ["", ...indented(piece.lines, indent)];
+        const fitted = [...blank(piece), ...indented(piece.lines, indent)];
         now.splice(last, 0, ...fitted);
         last += fitted.length;
       }
@@ -109,12 +109,14 @@ function bySymbols(lines: readonly string[], code: readonly string[]): Merged | 
     const extent = extentOf(now, found);
     const first = piece.leading ? extent.leading : extent.from;
     indent = indentOf([now[extent.from] ?? ""]);
-    const fitted = indented(piece.lines, indent);
+    const before = pending.flatMap((each, at) => [...each.lines, ...blank(pending[at + 1] ?? piece)]);
+    const fitted = [...indented(before, indent), ...indented(piece.lines, indent)];
+    pending = [];
     now = now.toSpliced(first, extent.to - first, ...fitted);
     last = first + fitted.length;
     replacedNames.push(piece.name);
   }
-  if (replacedNames.length === 0 || pending.length > 0) return undefined;
+  if (replacedNames.length === 0) return undefined;
   return { kind: "merged", text: now.join("\n"), why: replacedNames.slice(0, 3).join(", ") };
 }
 
@@ -123,14 +125,26 @@ interface Piece {
   readonly lines: readonly string[];
   /** Comments or decorators stand above its declaration. */
   readonly leading: boolean;
+  /** Empty lines above it. */
+  readonly above: number;
 }
 
-/** The block as declarations and nothing else; undefined: it has other code too. */
-function declarations(code: readonly string[]): readonly Piece[] | undefined {
+/** As in the block; a neighbour of more than a line gets one at least. */
+function blank({ above, lines }: Piece): readonly string[] {
+  return Array.from({ length: lines.length > 1 ? Math.max(1, above) : above }, () => "");
+}
+
+const IMPORT = /^(?:import|from|use|using|require|#include)\b/;
+
+/** The block as declarations and nothing else but imports that the file has; undefined: it has other code too. */
+function declarations(code: readonly string[], file: readonly string[]): readonly Piece[] | undefined {
   const pieces: Piece[] = [];
   let at = 0;
+  let above = 0;
   while (at < code.length) {
-    if ((code[at] ?? "").trim() === "") {
+    const line = code[at] ?? "";
+    if (line.trim() === "" || (IMPORT.test(line) && file.includes(line))) {
+      above = line.trim() === "" ? above + 1 : 0;
       at++;
       continue;
     }
@@ -142,7 +156,8 @@ function declarations(code: readonly string[]): readonly Piece[] | undefined {
     }
     if (name === undefined) return undefined;
     const { to } = extentOf(code, at);
-    pieces.push({ name, lines: code.slice(start, to), leading: at > start });
+    pieces.push({ name, lines: code.slice(start, to), leading: at > start, above });
+    above = 0;
     at = to;
   }
   return pieces.length === 0 ? undefined : pieces;
@@ -266,7 +281,7 @@ function segmentPlace(lines: readonly string[], code: readonly string[], after: 
   const name = declaredIn(code)[0];
   if (name !== undefined && first?.code !== 0) {
     const found = findDeclaration(lines, name);
-    if (typeof found === "number" && found >= after && declarations(code)?.length === 1) {
+    if (typeof found === "number" && found >= after && declarations(code, lines)?.length === 1) {
       return { from: found, to: extentOf(lines, found).to };
     }
   }

@@ -7,11 +7,11 @@
  */
 
 import type { Usage } from "../../api/gateway";
+import type { ContextKind as MentionKind } from "../../context/mentions";
 
 export type { Usage } from "../../api/gateway";
-
 /** Pasted images are no mentions: they travel in `ask.images`. */
-export type MentionKind = "file" | "folder" | "selection" | "symbol" | "problems" | "terminal" | "docs";
+export { CONTEXT_KINDS as MENTION_KINDS, type ContextKind as MentionKind } from "../../context/mentions";
 
 /** A chip: something sent along with the question. Its `id` is the suggestion's that it was made of. */
 export interface Mention {
@@ -133,7 +133,8 @@ export interface ChatState {
 }
 
 /** Commands of the extension that the page may run: `aicockpit.NAME`. */
-export type PageCommand = "setUp" | "setKey" | "check" | "panel" | "workspace.sync" | "docs.add";
+export const COMMANDS = ["setUp", "setKey", "check", "panel", "workspace.sync", "docs.add"] as const;
+export type PageCommand = (typeof COMMANDS)[number];
 
 /** A code block of an answer. `block` counts an answer's fenced and indented blocks from 0, in their order. */
 export interface BlockPlace {
@@ -177,6 +178,8 @@ export type FromPage =
   | { readonly type: "drop"; readonly uris: readonly string[] }
   /** Show a diff against the file. Answer: `applied`. */
   | ({ readonly type: "apply" } & BlockPlace)
+  /** About the diff that is shown (`applied` said so). */
+  | { readonly type: "decide"; readonly turn: string; readonly block: number; readonly accepted: boolean }
   | ({ readonly type: "insert" } & BlockPlace)
   | ({ readonly type: "runInTerminal" } & BlockPlace)
   | { readonly type: "copy"; readonly text: string }
@@ -253,13 +256,13 @@ export type ToPage =
       readonly action?: { readonly label: string; readonly token: string } | undefined;
     };
 
-type Check = "string" | "number" | "strings" | "string?";
+type Check = "string" | "number" | "boolean" | "strings" | "images" | "string?";
 
 const block = { turn: "string", block: "number", code: "string", language: "string", path: "string?" } as const;
 
 const FIELDS: Readonly<Record<FromPage["type"], Readonly<Record<string, Check>>>> = {
   ready: {},
-  ask: { text: "string", mentions: "strings", images: "strings" },
+  ask: { text: "string", mentions: "strings", images: "images" },
   stop: {},
   retry: { turn: "string" },
   edit: { turn: "string", text: "string" },
@@ -269,6 +272,7 @@ const FIELDS: Readonly<Record<FromPage["type"], Readonly<Record<string, Check>>>
   openMention: { id: "string", turn: "string?" },
   drop: { uris: "strings" },
   apply: block,
+  decide: { turn: "string", block: "number", accepted: "boolean" },
   insert: block,
   runInTerminal: block,
   copy: { text: "string" },
@@ -287,15 +291,6 @@ const FIELDS: Readonly<Record<FromPage["type"], Readonly<Record<string, Check>>>
   pageError: { message: "string" },
 };
 
-const COMMANDS: ReadonlySet<string> = new Set<PageCommand>([
-  "setUp",
-  "setKey",
-  "check",
-  "panel",
-  "workspace.sync",
-  "docs.add",
-]);
-
 /** The message, if it is one that the page may send and its fields have the right types; else undefined. */
 export function fromPage(value: unknown): FromPage | undefined {
   if (typeof value !== "object" || value === null) return undefined;
@@ -304,8 +299,13 @@ export function fromPage(value: unknown): FromPage | undefined {
   if (typeof type !== "string" || !Object.hasOwn(FIELDS, type)) return undefined;
   const fields = FIELDS[type as FromPage["type"]];
   for (const [name, check] of Object.entries(fields)) if (!holds(message[name], check)) return undefined;
-  if (type === "command" && !COMMANDS.has(String(message.name))) return undefined;
+  if (type === "command" && !COMMANDS.some((name) => name === message.name)) return undefined;
   return value as FromPage;
+}
+
+/** Pasted pictures only: the server would fetch what an address names. */
+export function isPicture(value: unknown): value is string {
+  return typeof value === "string" && /^data:image\/(?:png|jpeg|gif|webp);base64,/.test(value);
 }
 
 function holds(value: unknown, check: Check): boolean {
@@ -314,9 +314,13 @@ function holds(value: unknown, check: Check): boolean {
       return typeof value === "string";
     case "number":
       return typeof value === "number" && Number.isFinite(value);
+    case "boolean":
+      return typeof value === "boolean";
     case "string?":
       return value === undefined || typeof value === "string";
     case "strings":
       return Array.isArray(value) && value.every((item) => typeof item === "string");
+    case "images":
+      return Array.isArray(value) && value.every(isPicture);
   }
 }

@@ -1,6 +1,7 @@
 /** The chat behind its page: takes the page's messages, keeps the conversations, and tells the page what changed. */
 
 import { TokenEstimate } from "../../context/tokens";
+import { Applying } from "./applying";
 import { Asker } from "./asking";
 import { Chips } from "./chips";
 import { empty, type Kept, laterThan, turnOf, viewOf } from "./conversation";
@@ -11,7 +12,7 @@ import { commandOf } from "./insert";
 import { Meter } from "./meter";
 import { ChatModels } from "./models";
 import { Offers } from "./offers";
-import type { BlockPlace, ChatState, ConversationHead, FromPage } from "./protocol";
+import type { ChatState, ConversationHead, FromPage } from "./protocol";
 
 const LISTED = 50;
 const IMAGES = 4;
@@ -28,6 +29,7 @@ export class ChatSession {
   #ready: Promise<void> | undefined;
   #suggesting: AbortController | undefined;
   #searching: AbortController | undefined;
+  readonly #applying: Applying;
   readonly #meter = new Meter(this.#estimate);
   readonly #models: ChatModels;
 
@@ -35,6 +37,7 @@ export class ChatSession {
     const kept = empty(desk.id(), desk.now());
     this.#models = new ChatModels(desk);
     this.#offers = new Offers(desk);
+    this.#applying = new Applying(desk);
     this.#current = kept.id;
     this.#open.set(kept.id, kept);
     const books = {
@@ -65,7 +68,7 @@ export class ChatSession {
   }
 
   #handle(message: FromPage): Promise<void> | void {
-    const { acts, surroundings, memory } = this.desk;
+    const { acts, memory } = this.desk;
     switch (message.type) {
       case "ready":
         return this.#tellState();
@@ -84,11 +87,13 @@ export class ChatSession {
       case "removeMention":
         return this.#chips.remove(message.id);
       case "openMention":
-        return surroundings.show(message.id);
+        return this.#openMention(message.id, message.turn);
       case "drop":
         return this.#drop(message.uris);
       case "apply":
-        return this.#apply(message);
+        return this.#applying.apply(message, this.#kept);
+      case "decide":
+        return this.#applying.decide(message.turn, message.block, message.accepted);
       case "insert":
         return acts.insert(message.code);
       case "runInTerminal":
@@ -156,9 +161,8 @@ export class ChatSession {
 
   /** The server's state changed: connection, folder and models are told anew. */
   async refresh(): Promise<void> {
-    const folder = this.desk.folder();
     this.desk.post({ type: "connection", connection: this.desk.connection() });
-    this.desk.post({ type: "folder", ...(folder && { folder }) });
+    this.tellFolder();
     await this.#tellModels();
   }
 
@@ -294,35 +298,18 @@ export class ChatSession {
     if (!abort.signal.aborted) this.desk.post({ type: "suggestions", requestNumber, items });
   }
 
+  /** Only chips that are there: the page has no other way to a file's address. */
+  async #openMention(id: string, turn: string | undefined): Promise<void> {
+    const chips = turn === undefined ? this.#chips.all : (turnOf(this.#kept, turn)?.mentions ?? []);
+    if (chips.some((chip) => chip.id === id)) await this.desk.surroundings.show(id);
+  }
+
   async #drop(uris: readonly string[]): Promise<void> {
     for (const uri of uris.slice(0, 24)) {
       const id = await this.desk.surroundings.dropped(uri);
       if (id === undefined || !this.#chips.add(id)) {
         this.desk.post({ type: "notice", text: `This cannot be sent along: ${uri.slice(0, 200)}` });
       }
-    }
-  }
-
-  async #apply(block: BlockPlace): Promise<void> {
-    const kept = this.#kept;
-    const turn = turnOf(kept, block.turn);
-    if (turn === undefined) return;
-    const tell = (state: "working" | "shown" | "applied" | "rejected" | "failed", detail?: string): void =>
-      this.desk.post({
-        type: "applied",
-        turn: block.turn,
-        block: block.block,
-        state,
-        ...(detail !== undefined && { detail }),
-      });
-    tell("working");
-    const until = kept.turns.slice(0, kept.turns.indexOf(turn) + 1).reverse();
-    const mentions = until.flatMap((each) => each.mentions);
-    try {
-      await this.desk.acts.apply(block, { answer: turn.answer, mentions, blocks: turn.blocks }, tell);
-    } catch (error) {
-      this.desk.log(`apply: ${sentenceOf(error)}`);
-      tell("failed", sentenceOf(error));
     }
   }
 

@@ -27,6 +27,10 @@ export class ConversationStore {
   readonly #deleted = new Map<string, Kept>();
   /** How many writes of a conversation are under way: its file may not be there yet. */
   readonly #saving = new Map<string, number>();
+  /** The questions that this window has had, by conversation: others in a file are another window's, and stay there. */
+  readonly #mine = new Map<string, Set<string>>();
+  /** What was written last, if all of it is this window's: as long as it is there, there is nothing of others. */
+  #written = "";
   #writing: Promise<unknown> = Promise.resolve();
 
   constructor(
@@ -41,12 +45,18 @@ export class ConversationStore {
     const names = (await this.files.list()).filter((name) => name.endsWith(ENDING));
     const there = new Set(names.map((name) => name.slice(0, -ENDING.length)));
     for (const id of this.#heads.keys()) if (!there.has(id) && !this.#saving.has(id)) this.#heads.delete(id);
-    for (const id of there) if (!this.#heads.has(id)) await this.open(id);
+    for (const id of there) if (!this.#heads.has(id)) await this.#read(id);
     return [...this.#heads.values()].sort((one, other) => other.at - one.at || (one.id < other.id ? -1 : 1));
   }
 
-  /** Undefined: there is none, or it is damaged (which is told). */
+  /** To go on with it. Undefined: there is none, or it is damaged (which is told). */
   async open(id: string): Promise<Kept | undefined> {
+    const kept = await this.#read(id);
+    if (kept !== undefined) this.#claim(kept);
+    return kept;
+  }
+
+  async #read(id: string): Promise<Kept | undefined> {
     await this.flush();
     const text = await this.files.read(id + ENDING);
     if (text === undefined) return undefined;
@@ -64,15 +74,36 @@ export class ConversationStore {
     return undefined;
   }
 
-  /** One write after the other; the latest state wins. A conversation without questions is not kept. */
+  /**
+   * One write after the other; the latest state wins, but what another window asked in this conversation stays. One
+   * without questions is not kept.
+   */
   save(kept: Kept): Promise<void> {
     if (kept.turns.length === 0) return Promise.resolve();
+    this.#claim(kept);
+    return this.#save(kept);
+  }
+
+  #claim(kept: Kept): void {
+    const mine = this.#mine.get(kept.id) ?? new Set();
+    for (const { id } of kept.turns) mine.add(id);
+    this.#mine.set(kept.id, mine);
+  }
+
+  #isMine(conversation: string, turn: { readonly id: string }): boolean {
+    return this.#mine.get(conversation)?.has(turn.id) === true;
+  }
+
+  #save(kept: Kept): Promise<void> {
     this.#heads.set(kept.id, headOf(kept));
     this.#saving.set(kept.id, (this.#saving.get(kept.id) ?? 0) + 1);
     return this.#queue(async () => {
       try {
         if (!this.#heads.has(kept.id)) return;
-        await this.files.write(kept.id + ENDING, encode(within(kept, this.limits.size)));
+        const whole = await this.#withOthers(kept);
+        const text = encode(within(whole, this.limits.size));
+        await this.files.write(kept.id + ENDING, text);
+        this.#written = whole.turns.every((turn) => this.#isMine(kept.id, turn)) ? text : "";
         await this.#makeRoom(kept.id);
       } finally {
         const left = (this.#saving.get(kept.id) ?? 1) - 1;
@@ -82,17 +113,27 @@ export class ConversationStore {
     });
   }
 
+  async #withOthers(kept: Kept): Promise<Kept> {
+    const text = await this.files.read(kept.id + ENDING);
+    if (text === undefined || text === this.#written) return kept;
+    const decoded = decode(text);
+    const turns = "kept" in decoded && decoded.kept.id === kept.id ? decoded.kept.turns : [];
+    const others = turns.filter((turn) => !this.#isMine(kept.id, turn) && !kept.turns.some(({ id }) => id === turn.id));
+    if (others.length === 0) return kept;
+    return { ...kept, turns: [...kept.turns, ...others].sort((one, other) => one.at - other.at) };
+  }
+
   async rename(id: string, title: string): Promise<Kept | undefined> {
-    const kept = await this.open(id);
+    const kept = await this.#read(id);
     if (kept === undefined) return undefined;
     const renamed = rename(kept, title);
-    await this.save(renamed);
+    await this.#save(renamed);
     return renamed;
   }
 
   /** May be brought back by `restore` as long as this store lives. */
   async delete(id: string): Promise<boolean> {
-    const kept = await this.open(id);
+    const kept = await this.#read(id);
     this.#heads.delete(id);
     if (kept !== undefined) {
       this.#deleted.set(id, kept);
@@ -120,7 +161,7 @@ export class ConversationStore {
     const found: { head: ConversationHead; titled: boolean }[] = [];
     for (const head of heads) {
       if (signal?.aborted === true) break;
-      const kept = await this.open(head.id);
+      const kept = await this.#read(head.id);
       const hit = kept === undefined ? undefined : findIn(kept, query);
       if (hit !== undefined)
         found.push({

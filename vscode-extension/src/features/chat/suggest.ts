@@ -16,16 +16,13 @@ const CATEGORIES: readonly { readonly kind: MentionKind; readonly detail: string
   { kind: "docs", detail: "Documentation that you added" },
 ];
 
-/** The kinds whose names begin with what was typed. */
-export function categoryRows(query: string): readonly Suggestion[] {
-  return CATEGORIES.filter(({ kind }) => kind.startsWith(query.toLowerCase())).map(({ kind, detail }) => ({
-    id: `category:${kind}`,
-    kind,
-    label: `@${kind}`,
-    detail,
-    insert: `@${kind}:`,
-    icon: kind,
-  }));
+/** The kinds whose names begin with what was typed. `selected`: the only selection; there is nothing to choose then. */
+export function categoryRows(query: string, selected?: Suggestion): readonly Suggestion[] {
+  return CATEGORIES.filter(({ kind }) => kind.startsWith(query.toLowerCase())).map(({ kind, detail }) => {
+    const label = `@${kind}`;
+    if (kind === "selection" && selected !== undefined) return { ...selected, label, detail: selected.label };
+    return { id: `category:${kind}`, kind, label, detail, insert: `${label}:`, icon: kind };
+  });
 }
 
 /** A path with `/`, relative to the workspace, and its URI as text. */

@@ -1,21 +1,18 @@
 /** Whether to complete here and now at all; if not, why not. Pure. */
 
+import { isSecretPath } from "../workspace/rules";
+
 export interface Circumstances {
   readonly explicit: boolean;
   readonly trigger: "automatic" | "manual" | "off";
   readonly languages: Readonly<Record<string, boolean>>;
   readonly language: string;
   readonly snoozed: string;
-  readonly trusted: boolean;
-  /** The name of the file, without its folder. */
-  readonly file: string;
+  /** The file's path in the workspace. */
+  readonly path: string;
   /** Why the server cannot answer; empty: it can. */
   readonly unready: string;
 }
-
-/** Files of keys and passwords: they are sent only when a completion is asked for by key. */
-const SECRETS =
-  /^(\.env(\..+)?|.+\.env|\.envrc|\.netrc|\.npmrc|\.pypirc|\.pgpass|\.htpasswd|id_(rsa|dsa|ecdsa|ed25519)|credentials(\.json)?|.+\.(pem|key|p8|p12|pfx|keystore|kdbx|asc|tfvars))$/i;
 
 /** A reason to answer nothing; undefined: go on. */
 export function refusal(now: Circumstances): string | undefined {
@@ -24,8 +21,7 @@ export function refusal(now: Circumstances): string | undefined {
     if (now.trigger === "manual") return "completion waits for its key (setting: manual)";
     if (!isOn(now.languages, now.language)) return `completion is off for ${now.language}`;
     if (now.snoozed !== "") return `completion is snoozed ${now.snoozed}`;
-    if (!now.trusted) return "this folder is not trusted: nothing is sent until you ask";
-    if (SECRETS.test(now.file)) return "this file may hold secrets: nothing is sent until you ask";
+    if (isSecretPath(now.path)) return "this file may hold secrets: nothing is sent until you ask";
   }
   return now.unready === "" ? undefined : now.unready;
 }

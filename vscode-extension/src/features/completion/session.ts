@@ -5,6 +5,7 @@
 
 import type { Anchor } from "../../context/window";
 import type { Trace } from "../timeline";
+import { holdsKey } from "../workspace/secrets";
 import { Cache, continued, type Entry, type Found, suffixKey } from "./cache";
 import { Courier, type CourierParts } from "./courier";
 import type { Flight } from "./flight";
@@ -64,7 +65,7 @@ export class Session {
         this.#courier.drop("superseded", "the answer was known already");
       return;
     }
-    if (this.#courier.busyMs > 0) return;
+    if (this.#courier.busyMs > 0 || holdsSecret(spot)) return;
     const flight = this.#flightFor(spot);
     if (!flight.isAwaited) this.#courier.expect(flight, EDITOR_ASKS_MS);
   }
@@ -79,6 +80,7 @@ export class Session {
     if (local !== undefined && (!ask.explicit || local.rests.length >= wanted)) return this.#show(local, spot);
     const busy = this.#courier.busyMs;
     if (!ask.explicit && busy > 0) return this.refuse(ask, `the server is busy: asks again in ${seconds(busy)}`);
+    if (holdsSecret(spot)) return this.refuse(ask, "a private key stands here: nothing is sent until you ask");
     const more = wanted > 1 ? this.#more(spot, wanted - 1, signal) : undefined;
     const known = local !== undefined && local.rests.length > 0;
     const first = known ? local : await this.#await(spot, turn, signal);
@@ -287,6 +289,11 @@ export class Session {
       timeline.update(entry.trace, { outcome: "typed through", why: "" });
     }
   }
+}
+
+/** Looked at before anything is sent; who asks by key has asked for it. */
+function holdsSecret({ ask, prefix, suffix }: Spot): boolean {
+  return !ask.explicit && holdsKey(ask.what.replace(/:\d+$/, ""), Buffer.from(prefix + suffix));
 }
 
 function seconds(milliseconds: number): string {

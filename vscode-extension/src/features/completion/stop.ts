@@ -160,7 +160,7 @@ function gapIn(lines: readonly string[], where: Where): number | undefined {
 }
 
 /** One to four lines, three times in a row: lines until the first time is over. */
-export function loopIn(lines: readonly string[]): number | undefined {
+function loopIn(lines: readonly string[]): number | undefined {
   for (let from = 0; from < lines.length; from++) {
     for (let period = 1; period <= 4 && from + period * 3 <= lines.length; period++) {
       if (isLoop(lines, from, period)) return from + period;
@@ -177,7 +177,7 @@ function isLoop(lines: readonly string[], from: number, period: number): boolean
 }
 
 /** The same few characters five times at the end: where the first time is over. */
-export function loopAtEnd(text: string): number | undefined {
+function loopAtEnd(text: string): number | undefined {
   const tail = text.slice(-240);
   const found = /([^\n]{3,40}?)\1{4,}$/.exec(tail);
   if (found === null || !/\w{2}/.test(found[1] ?? "")) return undefined;

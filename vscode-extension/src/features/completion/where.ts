@@ -83,7 +83,7 @@ export function isClosers(text: string, language: string): boolean {
 }
 
 /** Mode and reason: one line where text follows the cursor, else as far as what is begun there goes. */
-export function modeAt(
+function modeAt(
   place: Pick<Where, "language" | "family" | "before" | "after" | "above">,
   multiline: Multiline,
 ): { readonly mode: Mode; readonly why: string } {
@@ -121,9 +121,4 @@ export function indentIn(lines: readonly string[]): Indent {
   }
   if (tabs + spaces === 0) return { tabs: false, size: 4, guessed: true };
   return tabs > spaces ? { tabs: true, size: 4 } : { tabs: false, size: size === 0 ? 4 : Math.min(size, 8) };
-}
-
-/** Spaces or a tab: one step of indentation. */
-export function stepOf(indent: Indent): string {
-  return indent.tabs ? "\t" : " ".repeat(indent.size);
 }

@@ -1,6 +1,7 @@
 /** Follows a source on the server until it is read: asks now and then, tells of each change. */
 
-import { Fault } from "../../api/fault";
+import { sleep } from "../../api/breath";
+import { Fault, isAbort } from "../../api/fault";
 import type { DocSource, Gateway } from "../../api/gateway";
 import { isWorking } from "./sources";
 
@@ -23,7 +24,7 @@ export async function follow(
   signal: AbortSignal,
   options: FollowOptions = {},
 ): Promise<DocSource | undefined> {
-  const wait = options.wait ?? pause;
+  const wait = options.wait ?? sleep;
   let faults = 0;
   while (!signal.aborted) {
     try {
@@ -36,21 +37,11 @@ export async function follow(
       faults += 1;
       if (!(error instanceof Fault) || !PASSING.has(error.kind) || faults >= (options.faults ?? FAULTS)) throw error;
     }
-    await wait(options.everyMs ?? EVERY_MS, signal);
+    await wait(options.everyMs ?? EVERY_MS, signal).catch(unlessAbort);
   }
   return undefined;
 }
 
-/** Ends early, without an error, when the signal is aborted. */
-export function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const end = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, ms);
-    signal.addEventListener("abort", end);
-  });
+function unlessAbort(error: unknown): void {
+  if (!isAbort(error)) throw error;
 }

@@ -1,6 +1,7 @@
 /** A folder of documentation as one tar.gz: what of it is sent, and how it is written. */
 
 import { gzip } from "node:zlib";
+import { shownBytes } from "../figures";
 
 /** A file of a folder, `path` relative with `/`. */
 export interface Entry {
@@ -128,11 +129,4 @@ function header(name: string, size: number, type: "0" | "x"): Uint8Array {
   const sum = block.reduce((total, byte) => total + byte, 0);
   put(`${sum.toString(8).padStart(6, "0")}\0 `, 148);
   return block;
-}
-
-/** `12 kB`, `3.4 MB`: for people. */
-export function shownBytes(bytes: number): string {
-  if (bytes < 1000) return `${bytes} bytes`;
-  const [value, unit] = bytes < 1_000_000 ? [bytes / 1000, "kB"] : [bytes / 1_000_000, "MB"];
-  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${unit}`;
 }

@@ -1,6 +1,6 @@
-/** Sources of documentation in words: what an address means, how far one is, what became of it, how a hit is cited. */
+/** Sources of documentation in words: what an address means, how far one is, what became of it. */
 
-import type { DocHit, DocSource } from "../../api/gateway";
+import type { DocSource } from "../../api/gateway";
 
 /** What a user typed as an address: good, or why not. */
 export type Asked =
@@ -8,7 +8,6 @@ export type Asked =
   | { readonly kind: "wrong"; readonly why: string };
 
 const LONGEST_NAME = 100;
-const LONGEST_SNIPPET = 4_000;
 
 /** Understands an address as people type it; `https://` may be left out. */
 export function askedFor(text: string): Asked {
@@ -122,21 +121,6 @@ export function problemsText(source: DocSource): string {
 /** Only sites are read again: an upload is uploaded again. */
 export function isSite(source: DocSource): boolean {
   return /^https?:\/\//i.test(source.from);
-}
-
-/** `[1] Page > Section, https://…`: one line for each hit, in order; the same place is told once. */
-export function citations(hits: readonly DocHit[]): readonly string[] {
-  return hits.map((hit, index) => `[${index + 1}] ${hit.title.replaceAll(/\s+/g, " ")}, ${hit.url}`);
-}
-
-/** The hits as a prompt gets them: each under its citation, bounded. */
-export function snippets(hits: readonly DocHit[]): string {
-  const cited = citations(hits);
-  return hits.map((hit, index) => `${cited[index]}\n${clipped(hit.text)}`).join("\n\n");
-}
-
-function clipped(text: string): string {
-  return text.length <= LONGEST_SNIPPET ? text : `${text.slice(0, LONGEST_SNIPPET)}…`;
 }
 
 function count(number: number, what: string): string {

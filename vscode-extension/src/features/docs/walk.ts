@@ -20,7 +20,7 @@ export interface WalkLimits {
   readonly depth: number;
 }
 
-export const WALK_LIMITS: WalkLimits = { folders: 10_000, files: 20_000, depth: 30 };
+const WALK_LIMITS: WalkLimits = { folders: 10_000, files: 20_000, depth: 30 };
 
 /** The documents in a folder, and whether that is all: `cut` says which limit it ran into. Links are not followed. */
 export async function walk(

@@ -1,7 +1,8 @@
 /** Runs one edit: asks the model, streams the answer into the document, takes decisions. `ui/edit.ts` gives it an editor. */
 
 import { isAbort } from "../../api/fault";
-import type { Gateway, Model, Place, Stream } from "../../api/gateway";
+import type { ConnectionState, Gateway, Model, Place, Stream } from "../../api/gateway";
+import { noModel } from "../../api/pick";
 import type { Timeline, Trace } from "../timeline";
 import { type CleanOptions, clean } from "./clean";
 import { blockAt, blocksOf, textOf } from "./diff";
@@ -15,7 +16,6 @@ import {
   cutNotice,
   emptyAnswer,
   type Message,
-  noModel,
   READ_ONLY,
   type SaveReason,
   savedMessage,
@@ -30,6 +30,7 @@ export interface Parts {
   readonly surface: Surface;
   readonly gateway: () => Gateway;
   readonly model: () => Promise<Model | undefined>;
+  readonly connection: () => ConnectionState;
   readonly settings: () => { readonly instructions: string; readonly maxTokens: number };
   readonly place: Place | undefined;
   /** Of the document, for the slot: a newer edit of it ends an older one. */
@@ -142,8 +143,9 @@ export class Edit {
   /** The document has been saved. */
   saved(): void {
     this.#painter.saved();
+    const waiting = this.#saving; // what was decided meanwhile too
     this.#saving = false;
-    if (this.#state.phase !== "done") void this.#paint();
+    if (waiting || this.#state.phase !== "done") void this.#paint();
   }
 
   /** Somebody moved the cursor in the document. */
@@ -181,7 +183,7 @@ export class Edit {
   async #stream(signal: AbortSignal, round: number): Promise<void> {
     const model = await this.parts.model();
     if (signal.aborted || round !== this.#round) return;
-    if (model === undefined) throw noModel();
+    if (model === undefined) throw noModel(this.parts.connection());
     this.#trace = this.parts.timeline.begin("edit", model.id, this.#where());
     const { instructions, maxTokens } = this.parts.settings();
     const { turns, reach, instruction } = this.#state;

@@ -110,7 +110,7 @@ export function next(state: EditState, event: Event): EditState {
 }
 
 /** Whether nothing has been proposed yet that is still to be decided. */
-export function isClean(state: EditState): boolean {
+function isClean(state: EditState): boolean {
   return blocksOf(state.rows).length === 0;
 }
 

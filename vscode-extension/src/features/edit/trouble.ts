@@ -18,7 +18,6 @@ export interface Message {
 /** Why saving happens: by the user's act, or by itself after a while. */
 export type SaveReason = "asked" | "by itself";
 
-const NO_MODEL_FIX = "Start one that can chat on the server, or name it in the setting aicockpit.chat.model.";
 const MORE_ROOM = "Select less, or raise the setting aicockpit.chat.maxTokens.";
 const SAY_MORE = "Say in other words what should change in the code.";
 const SAVED: Readonly<Record<SaveReason, string>> = {
@@ -33,10 +32,6 @@ export const READ_ONLY: Message = {
   text: "This document is read-only; nothing was changed.",
   offers: [],
 };
-
-export function noModel(): Fault {
-  return new Fault("no_model", "No chat model is served.", NO_MODEL_FIX);
-}
 
 export function savedMessage(reason: SaveReason): Message {
   return { level: "info", text: SAVED[reason], offers: ["acceptAll", "rejectAll"], once: `saved ${reason}` };
@@ -70,6 +65,7 @@ export function troubleMessage(trouble: Trouble): Message {
 function offersFor(kind: string | undefined): readonly Offer[] {
   if (kind === "too_large") return [];
   if (kind === "unauthorized") return ["key", "again", "change"];
-  if (kind === "refused" || kind === "dns" || kind === "not_found") return ["setUp", "again", "change"];
+  if (kind === "refused" || kind === "dns" || kind === "not_found" || kind === "unreachable")
+    return ["setUp", "again", "change"];
   return ["again", "change"];
 }

@@ -56,10 +56,9 @@ function spans(rows: readonly Row[], kind: Row["kind"], start: number): readonly
 
 function lensesOf(state: EditState, start: number, blocks: ReturnType<typeof blocksOf>, mac: boolean): readonly Lens[] {
   if (state.phase === "streaming") {
-    const count = state.reach.lines.length;
-    const title = count === 0 ? "Waiting for the model…" : `Editing… ${count} ${count === 1 ? "line" : "lines"}`;
+    // Always the same words: the editor asks for new ones only once the text has stood still for a while.
     return [
-      { line: start, title: `$(loading~spin) ${title}`, command: "" },
+      { line: start, title: "$(loading~spin) Editing…", command: "" },
       { line: start, title: "Stop (Escape)", command: "aicockpit.edit.stop" },
     ];
   }

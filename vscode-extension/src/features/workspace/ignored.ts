@@ -6,7 +6,7 @@
 import { constants } from "node:fs";
 import { lstat, open, readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { Breath } from "./breath";
+import { Breath } from "../../api/breath";
 import { type Git, namesOf, runGit } from "./git";
 import { GIT_FILE, linesOf, OWN_FILE, Rules, type Verdict } from "./rules";
 import { parsePattern } from "./wildmatch";

@@ -1,8 +1,9 @@
 /** Keeps one workspace on a server equal to a folder: first scan, then what changes, until it is aborted. */
 
+import { sleep } from "../../api/breath";
 import { isAbort } from "../../api/fault";
+import { aborted } from "../../api/faults";
 import type { Gateway } from "../../api/gateway";
-import { abortError, sleep } from "./breath";
 import { type Entry, SIZE_LIMIT } from "./entry";
 import { type Git, runGit } from "./git";
 import type { Hash } from "./hash";
@@ -188,7 +189,7 @@ export class Keeper {
       await new Promise<void>((resolve, reject) => {
         const stop = (): void => {
           this.#wake = undefined;
-          reject(abortError());
+          reject(aborted());
         };
         this.#wake = () => {
           this.#wake = undefined;

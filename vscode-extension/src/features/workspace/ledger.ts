@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { Breath } from "./breath";
+import { Breath } from "../../api/breath";
 import type { Entry } from "./entry";
 import { MAX_FILES } from "./ignored";
 import { SECRET_RULES } from "./secrets";

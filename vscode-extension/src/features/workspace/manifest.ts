@@ -1,7 +1,7 @@
 /** What to tell a server that knows one state of the files, so that it knows another. Pure. */
 
+import { Breath } from "../../api/breath";
 import type { ManifestFile } from "../../api/gateway";
-import { Breath } from "./breath";
 import type { Entry } from "./entry";
 
 /** One manifest. `base` null: `files` is the complete list. `sent`: the hash told of each path, undefined for a removed one. */

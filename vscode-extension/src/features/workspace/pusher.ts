@@ -3,9 +3,10 @@
  * happens on the way, the next try begins with the manifest, whose answer tells what has arrived.
  */
 
+import { sleep, stopIfAborted } from "../../api/breath";
 import { Fault, isAbort } from "../../api/fault";
+import { aborted } from "../../api/faults";
 import type { Gateway, ManifestAnswer } from "../../api/gateway";
-import { abortError, sleep, stopIfAborted } from "./breath";
 import type { Entry } from "./entry";
 import { type Batch, complete, difference } from "./manifest";
 
@@ -294,7 +295,7 @@ export class Pusher {
     if (this.#due) return;
     await new Promise<void>((resolve, reject) => {
       const timer = limitMs === undefined ? undefined : setTimeout(() => end(resolve), limitMs);
-      const stop = (): void => end(() => reject(abortError()));
+      const stop = (): void => end(() => reject(aborted()));
       const end = (then: () => void): void => {
         clearTimeout(timer);
         signal.removeEventListener("abort", stop);

@@ -1,6 +1,6 @@
 /** Which entries of a folder belong to the workspace: `.aicockpitignore`, secrets, and outside git `.gitignore`. Pure. */
 
-import { SECRET_NAMES } from "./secrets";
+import { holdsKey, SECRET_NAMES } from "./secrets";
 import { bytesOf, type Pattern, parsePattern } from "./wildmatch";
 
 export const GIT_FILE = ".gitignore";
@@ -134,6 +134,36 @@ export class Rules {
       this.ignoreCase,
     );
   }
+}
+
+/** Judges files by themselves and by the folders above them; each folder is looked at once. */
+export function judge(rules: Rules): (path: string) => Verdict {
+  const folders = new Map<string, Verdict>();
+  const above = (path: string): Verdict => {
+    const end = path.lastIndexOf("/");
+    if (end < 0) return "";
+    const folder = path.slice(0, end);
+    const known = folders.get(folder) ?? (above(folder) || rules.excludes(folder, true));
+    folders.set(folder, known);
+    return known;
+  };
+  return (path) => above(path) || rules.excludes(path, false);
+}
+
+const SECRETS = Rules.first();
+
+/** By its name alone. Any path, relative or not, of any system; also one that leads out of the workspace. */
+export function isSecretPath(path: string): boolean {
+  const parts = path.split(/[\\/]/).filter((part) => !/^(?:\.{0,2}|[A-Za-z]:)$/.test(part));
+  return judge(SECRETS)(parts.join("/")) !== "";
+}
+
+/** Why a file is not sent unless it is asked for in so many words; undefined: nothing speaks against it. */
+export function secretIn(path: string, content: string | Uint8Array): string | undefined {
+  if (isSecretPath(path)) return "may hold secrets";
+  return holdsKey(path, typeof content === "string" ? Buffer.from(content) : content)
+    ? "holds a private key"
+    : undefined;
 }
 
 /** The line for a `.aicockpitignore` in the opened folder that brings back one file. */

@@ -2,8 +2,8 @@
 
 import { type BigIntStats, promises } from "node:fs";
 import { join } from "node:path";
+import { Breath, forEach } from "../../api/breath";
 import { isAbort } from "../../api/fault";
-import { Breath, forEach } from "./breath";
 import { type Entry, type Read, readFile, SIZE_LIMIT, same } from "./entry";
 import type { Hash } from "./hash";
 import type { Lister, Listing } from "./ignored";

@@ -5,6 +5,7 @@
 
 import { Fault, type FaultKind, isAbort } from "../../api/fault";
 import type { Gateway, WorkspaceStatus } from "../../api/gateway";
+import type { FolderStatus } from "../states";
 import type { Hash } from "./hash";
 import { Lister } from "./ignored";
 import { Keeper, type KeeperState } from "./keeper";
@@ -19,16 +20,6 @@ export interface Memory {
   readonly decision: "yes" | "never";
   readonly name: string;
   readonly address: string;
-}
-
-/** As `FolderStatus` of the services. */
-export interface SyncStatus {
-  readonly name: string;
-  readonly how: "server" | "pushing" | "paused";
-  readonly sent: number | undefined;
-  readonly state: "syncing" | "cold" | "warming" | "warm" | "off" | "failed";
-  readonly warm: number | undefined;
-  readonly why: string;
 }
 
 export interface SyncParts {
@@ -58,7 +49,7 @@ export interface SyncParts {
 export class Sync {
   #name = "";
   #address = "";
-  #how: SyncStatus["how"] | undefined;
+  #how: FolderStatus["how"] | undefined;
   #asked = false;
   /** The user asked for it, whatever the setting says. */
   #wanted = false;
@@ -81,7 +72,7 @@ export class Sync {
     return this.#there ? this.#name : undefined;
   }
 
-  get status(): SyncStatus | undefined {
+  get status(): FolderStatus | undefined {
     if (this.#how === undefined) return undefined;
     const state = this.#keeper?.state;
     const first = this.#how === "pushing" && !this.#everSynced;

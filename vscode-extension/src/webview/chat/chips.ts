@@ -1,9 +1,10 @@
 /** Chips: what is sent along with a question. In the composer with a button that removes, in a turn without. */
 
 import type { Mention } from "../../features/chat/protocol";
+import { count } from "../../features/figures";
 import { fill, h, iconButton } from "./h";
 import { icon } from "./icons";
-import { count, short } from "./numbers";
+import { short } from "./numbers";
 
 interface ChipUse {
   open(mention: Mention): void;

@@ -1,10 +1,11 @@
 /** What stands there before the first question: what one can do, and how the server and the folder are. */
 
 import type { ConnectionView, FolderView, PageCommand } from "../../features/chat/protocol";
+import { percent } from "../../features/figures";
 import { fill, h, show, textButton } from "./h";
 import { commandLabel, type Host, oneLine } from "./host";
 import { icon } from "./icons";
-import { ago, percent } from "./numbers";
+import { ago } from "./numbers";
 import type { View } from "./state";
 
 const RECENT = 3;
@@ -118,7 +119,7 @@ const CURES: Readonly<Record<ConnectionView["kind"], PageCommand | undefined>> =
   no_model: "check",
 };
 
-/** A line on top while the server is not there, with the remedy. */
+/** A line on top while the server is not there, with the remedy; not where the last answer says the same. */
 export class Banner {
   readonly element = h("div", { class: "banner", role: "status", hidden: true });
   #shown: ConnectionView | undefined;
@@ -127,11 +128,12 @@ export class Banner {
 
   update(view: View): void {
     const connection = view.chat?.connection;
-    if (connection === this.#shown || !connection) return;
-    this.#shown = connection;
+    if (!connection) return;
     const cure = CURES[connection.kind];
-    show(this.element, cure !== undefined);
-    if (!cure) return;
+    const told = view.chat?.current.turns.at(-1)?.ending?.fault?.message === connection.why;
+    show(this.element, cure !== undefined && !(told && connection.why !== ""));
+    if (connection === this.#shown || !cure) return;
+    this.#shown = connection;
     const words = oneLine({ message: connection.why || fallback(connection.kind), fix: connection.fix });
     const send = (name: PageCommand) => () => this.host.send({ type: "command", name });
     const buttons = [textButton(commandLabel(cure), { onclick: send(cure) })];

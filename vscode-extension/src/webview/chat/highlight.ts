@@ -80,7 +80,7 @@ const SHELLS: ReadonlySet<string> = new Set([
 ]);
 
 /** Beyond this, code is shown without colours, so that one block cannot freeze the page. */
-export const MOST_CODE = 200_000;
+const MOST_CODE = 200_000;
 const LONGEST_LINE = 5_000;
 
 /** Code that a terminal takes. */

@@ -1,16 +1,7 @@
 /** Finding the `@mention` that is being typed. */
 
-import type { MentionKind } from "../../features/chat/protocol";
+import { MENTION_KINDS, type MentionKind } from "../../features/chat/protocol";
 
-const KINDS: ReadonlySet<string> = new Set<MentionKind>([
-  "file",
-  "folder",
-  "selection",
-  "symbol",
-  "problems",
-  "terminal",
-  "docs",
-]);
 const LONGEST = 200;
 
 export interface TypedMention {
@@ -27,8 +18,9 @@ export function mentionAt(text: string, caret: number): TypedMention | undefined
   const typed = match?.[1];
   if (typed === undefined) return undefined;
   const from = caret - typed.length - 1;
-  const [, kind, query] = /^([a-z]+):(.*)$/.exec(typed) ?? [];
-  if (kind !== undefined && KINDS.has(kind)) return { from, kind: kind as MentionKind, query: query ?? "" };
+  const [, name, query] = /^([a-z]+):(.*)$/.exec(typed) ?? [];
+  const kind = MENTION_KINDS.find((each) => each === name);
+  if (kind !== undefined) return { from, kind, query: query ?? "" };
   return { from, kind: undefined, query: typed };
 }
 

@@ -1,9 +1,10 @@
 /** Below the question: which model answers, and how much of what it takes the question would fill. */
 
 import type { ModelView } from "../../features/chat/protocol";
+import { count, percent } from "../../features/figures";
 import { fill, h, show } from "./h";
 import type { Host } from "./host";
-import { count, percent, short } from "./numbers";
+import { short } from "./numbers";
 import type { View } from "./state";
 
 const NEARLY = 0.9;

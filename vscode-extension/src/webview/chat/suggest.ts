@@ -150,7 +150,7 @@ function row(item: Suggestion, index: number): HTMLElement {
     { id: `${ID}-${index}`, role: "option", "data-row": index, title: item.detail },
     icon(item.icon),
     h("span", { class: "row-label" }, item.label),
-    h("span", { class: "row-detail" }, item.detail),
+    item.detail !== item.label && h("span", { class: "row-detail" }, item.detail),
   );
 }
 

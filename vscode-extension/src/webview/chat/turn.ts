@@ -1,13 +1,14 @@
 /** One question and its answer on the page. */
 
 import type { Ending, Source, Turn } from "../../features/chat/protocol";
+import { cachedShare, percent } from "../../features/figures";
 import { chipList, showChips } from "./chips";
 import { fill, h, iconButton, show, textButton } from "./h";
 import { commandLabel, type Host } from "./host";
 import { icon } from "./icons";
 import { linkTarget } from "./links";
 import { Markdown } from "./markdown";
-import { cachedShare, cost, costDetail, percent } from "./numbers";
+import { cost, costDetail } from "./numbers";
 import { QuestionEditor } from "./questionEditor";
 import { type Applied, appliedKey } from "./state";
 
@@ -175,8 +176,13 @@ export class TurnView {
       const label = result ? [APPLIED[result.state], result.detail].filter(Boolean).join(": ") : "";
       const present = block.querySelector<HTMLElement>(".applied");
       if (!result) present?.remove();
-      else if (present?.textContent !== label) {
-        const line = h("div", { class: `applied ${result.state}`, role: "status" }, label);
+      else if (present?.firstElementChild?.textContent !== label) {
+        const decide = result.state === "shown" && [
+          textButton("Accept", { class: "primary", "data-action": "accept" }),
+          textButton("Discard", { "data-action": "discard" }),
+        ];
+        const buttons = decide && h("span", { class: "buttons" }, ...decide);
+        const line = h("div", { class: `applied ${result.state}`, role: "status" }, h("span", {}, label), buttons);
         if (present) present.replaceWith(line);
         else block.append(line);
       }
@@ -188,7 +194,7 @@ export class TurnView {
 function stats(ending: Ending): HTMLElement | undefined {
   const words = cost(ending);
   if (words === "") return undefined;
-  const share = cachedShare(ending);
+  const share = cachedShare(ending.usage);
   const cached = h("span", { class: "cached" });
   if (share !== undefined) cached.style.width = `${share * 100}%`;
   const label = `${percent(share ?? 0)} of the prompt was in the cache`;

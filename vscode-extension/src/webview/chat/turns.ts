@@ -69,7 +69,9 @@ export class Turns {
       const answer = this.host.view().chat?.current.turns.find(({ id }) => id === turn)?.answer ?? "";
       this.#copy(button, answer);
     } else if (!place) return;
-    else if (action === "copy") this.#copy(button, place.code);
+    else if (action === "accept" || action === "discard") {
+      this.host.send({ type: "decide", turn, block: place.block, accepted: action === "accept" });
+    } else if (action === "copy") this.#copy(button, place.code);
     else if (action === "apply" || action === "insert" || action === "runInTerminal") {
       this.host.send({ type: action, ...place });
     }

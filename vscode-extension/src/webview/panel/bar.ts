@@ -1,7 +1,7 @@
 /** The bars of a request: its time in parts, and its prompt tokens cached and computed. */
 
+import { count, milliseconds } from "../../features/figures";
 import type { PanelRow, Segment, Tokens } from "../../features/panelProtocol";
-import { count, milliseconds } from "../../features/status";
 
 export const SEGMENTS: readonly Segment["kind"][] = ["here", "network", "gateway", "engine", "decode", "display"];
 export const SEGMENT_NAMES: Readonly<Record<Segment["kind"], string>> = {

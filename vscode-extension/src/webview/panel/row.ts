@@ -1,7 +1,7 @@
 /** One request: its line, its bars, and its details when it is open. */
 
+import { milliseconds, percent } from "../../features/figures";
 import type { PanelRow, Tone } from "../../features/panelProtocol";
-import { milliseconds, percent } from "../../features/status";
 import { type Child, h, textButton } from "../chat/h";
 import { SEGMENT_NAMES, timeBar, tokenBar } from "./bar";
 

@@ -1,7 +1,7 @@
 /** The server's part: connection, models, engines, and how warm the folder is. */
 
+import { count, milliseconds, percent, shownBytes } from "../../features/figures";
 import type { LaneView, PanelCommand, ServerView } from "../../features/panelProtocol";
-import { count, milliseconds, percent } from "../../features/status";
 import { type Child, h, textButton } from "../chat/h";
 
 type Run = (command: PanelCommand) => void;
@@ -70,7 +70,7 @@ function warmth(server: ServerView, run: Run): readonly Child[] {
       h(
         "caption",
         {},
-        `${workspace.name}: ${count(workspace.files)} files, ${bytes(workspace.bytes)}, revision ${workspace.revision}`,
+        `${workspace.name}: ${count(workspace.files)} files, ${shownBytes(workspace.bytes)}, revision ${workspace.revision}`,
       ),
       h("thead", {}, h("tr", {}, ...HEADS.map((head) => h("th", { scope: "col" }, head)))),
       h("tbody", {}, ...workspace.lanes.map(laneRow)),
@@ -93,9 +93,4 @@ function laneRow(lane: LaneView): HTMLElement {
     lane.lastSaveToWarmS === undefined ? "" : milliseconds(lane.lastSaveToWarmS * 1000),
   ];
   return h("tr", {}, ...cells.map((cell, at) => h("td", { "data-head": HEADS[at] }, cell === "" ? "–" : cell)));
-}
-
-function bytes(size: number): string {
-  if (size < 1000) return `${size} B`;
-  return size < 1e6 ? `${Math.round(size / 1000)} kB` : `${(size / 1e6).toFixed(1)} MB`;
 }

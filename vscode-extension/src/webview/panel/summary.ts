@@ -1,7 +1,7 @@
 /** The figures above the list. */
 
+import { count, milliseconds, percent } from "../../features/figures";
 import type { Summary } from "../../features/panelProtocol";
-import { count, milliseconds, percent } from "../../features/status";
 import { type Child, h } from "../chat/h";
 
 export function summaryPart(summary: Summary | undefined): readonly Child[] {

@@ -5,6 +5,7 @@ export default async function play({ desk, server, step, assert }) {
   const page = desk.page;
   let chat;
   await step("the chat opens in the side bar", async () => {
+    await desk.clear();
     await desk.command("AiCockpit: Open Chat");
     chat = await desk.chat();
     await chat.locator("textarea").first().waitFor({ timeout: 20_000 });
@@ -30,8 +31,9 @@ export default async function play({ desk, server, step, assert }) {
       .first()
       .waitFor();
     await chat.locator("strong", { hasText: "amount" }).first().waitFor();
-    const sent = JSON.stringify(await server.lastRequest("/v1/chat/completions"));
-    assert.ok(sent.includes("shop/price.py"), "the file was sent along");
+    const { body } = await server.lastRequest("/v1/chat/completions");
+    const sent = Buffer.from(body, "base64").toString();
+    assert.ok(sent.includes("shop/price.py") && sent.includes("self.currency = currency"), "the file was sent along");
     await desk.picture("chat");
   });
   await step("Apply shows a diff, and accepting it changes the file", async () => {
@@ -39,10 +41,12 @@ export default async function play({ desk, server, step, assert }) {
       .getByRole("button", { name: /^Apply/ })
       .first()
       .click();
-    await page.locator(".monaco-diff-editor").first().waitFor();
+    await page.locator(".monaco-diff-editor .view-line", { hasText: '"USD"' }).first().waitFor();
+    await page.locator(".monaco-diff-editor .char-insert").first().waitFor();
     await desk.picture("apply");
-    await page.locator(".notification-toast").getByText("Accept", { exact: true }).first().click();
-    await desk.file("shop/price.py");
+    await chat.getByRole("button", { name: "Accept" }).first().click();
+    await page.locator(".tab.active.dirty", { hasText: "price.py" }).first().waitFor();
+    await desk.focusEditor();
     await desk.save();
     await until(() => desk.read("shop/price.py").includes('currency: str = "USD"'), "the file on disk");
   });
@@ -50,10 +54,7 @@ export default async function play({ desk, server, step, assert }) {
     await desk.command("AiCockpit: New Chat");
     await until(async () => !(await chat.getByText("It is used by").first().isVisible()), "an empty chat");
     await desk.command("AiCockpit: Earlier Chats");
-    await chat
-      .getByText(/what does price do/)
-      .first()
-      .click();
+    await chat.locator(".conversation", { hasText: "what does price do" }).first().click();
     await chat.getByText("It is used by").first().waitFor();
   });
 }

@@ -3,15 +3,15 @@ import { until } from "../harness.mjs";
 
 const BEFORE = "def add(a, b):\n    return a + b\n";
 
-async function ask(desk, instruction) {
-  await desk.keys("Control+K");
+async function ask(desk, instruction, key = "Control+K") {
+  await desk.keys(key);
   const input = desk.page.locator(".quick-input-widget input").first();
   await input.waitFor({ state: "visible" });
   await desk.type(instruction, 5);
   await desk.keys("Enter");
 }
 
-export default async function play({ desk, step, assert }) {
+export default async function play({ desk, server, step, assert }) {
   await step("Ctrl+K streams an edit as a diff", async () => {
     await desk.file("main.py");
     await desk.keys("Control+Home", "ArrowDown", "ArrowDown", "ArrowDown", "Shift+ArrowDown", "Shift+ArrowDown");
@@ -24,6 +24,7 @@ export default async function play({ desk, step, assert }) {
   await step("accept all keeps the new text", async () => {
     await desk.focusEditor();
     await desk.keys("Control+Enter");
+    await until(async () => !/def add\(a, b\):/.test(await desk.editorText()), "the old line is gone");
     await desk.save();
     await until(
       () => desk.read("main.py").includes("def add(a: float, b: float) -> float:\n    return a + b\n"),
@@ -47,5 +48,46 @@ export default async function play({ desk, step, assert }) {
     await until(async () => !/NotImplementedError/.test(await desk.editorText()), "the new line is gone");
     await desk.save();
     assert.equal(desk.read("main.py"), before);
+  });
+  const lens = (title) => desk.page.locator(".codelens-decoration a", { hasText: title });
+  const shows = (text, what) => until(async () => (await desk.editorText()).trimEnd() === text.trimEnd(), what);
+  await step(
+    "the whole file, block by block; a save leaves out what is not decided; one undo after a click",
+    async () => {
+      const before = desk.read("main.py");
+      await desk.keys("Control+Home");
+      await ask(desk, "both ends", "Control+Shift+E");
+      await until(async () => (await lens(/^\s*Accept$/).count()) === 2, "two blocks");
+      await desk.keys("ArrowDown"); // ends the editor's own undo step
+      await desk.save();
+      await desk.page.getByText("Saved without the proposed lines").first().waitFor();
+      assert.equal(desk.read("main.py"), before);
+      await lens(/^\s*Accept$/)
+        .first()
+        .click();
+      await until(async () => (await lens(/^\s*Reject$/).count()) === 1, "one block");
+      await lens(/^\s*Reject$/)
+        .first()
+        .click();
+      await shows(before.replace("import Cart", "import Cart, Price"), "one of two changes");
+      await desk.focusEditor();
+      await desk.keys("Control+Z");
+      await shows(before, "the old text");
+    },
+  );
+  await step("Escape ends a running edit and keeps what has come", async () => {
+    const before = desk.read("main.py");
+    await server.engineSet({ token_delay: 0.1 });
+    await desk.keys("Control+Home");
+    await ask(desk, "both ends", "Control+Shift+E");
+    await until(async () => /Cart, Price/.test(await desk.editorText()), "the first line");
+    await desk.keys("Escape");
+    await server.engineSet({ token_delay: 0 });
+    await lens("Accept All").first().waitFor();
+    assert.doesNotMatch(await desk.editorText(), /b \+ a/);
+    await desk.keys("Control+Backspace");
+    await shows(before, "the old text");
+    await desk.save();
+    await until(() => desk.read("main.py") === before, "the file");
   });
 }

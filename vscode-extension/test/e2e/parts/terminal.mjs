@@ -11,7 +11,8 @@ async function describe(desk, text) {
   await desk.keys("Enter");
 }
 
-const value = (desk) => desk.page.locator(".quick-input-widget input").first().inputValue();
+const box = (desk) => desk.page.locator(".quick-input-widget input").first();
+const value = (desk) => box(desk).inputValue();
 
 export default async function play({ desk, step, assert }) {
   await step("a command is proposed, with what it does", async () => {
@@ -30,23 +31,40 @@ export default async function play({ desk, step, assert }) {
   await step("Enter runs what stands in the box, as it was changed", async () => {
     await describe(desk, "the three largest files");
     await until(async () => (await value(desk)).startsWith("du -a"), "the command in the box");
-    await desk.page.locator(".quick-input-widget input").first().fill("echo made-by-hand > made.txt");
+    await box(desk).fill("echo made-by-hand > made.txt");
     await desk.keys("Enter");
     await until(() => fs.existsSync(path.join(desk.tree, "made.txt")), "the command ran", 20_000);
     assert.equal(desk.read("made.txt").trim(), "made-by-hand");
   });
-  await step("a dangerous command asks once more, and a no keeps everything", async () => {
+  await step("the next command goes to the same terminal, several lines of it too", async () => {
+    await describe(desk, "the three largest files");
+    await until(async () => (await value(desk)).startsWith("du -a"), "the command in the box");
+    await box(desk).fill("echo one > lines.txt⏎echo two >> lines.txt");
+    await desk.keys("Enter");
+    await desk.page.locator(".monaco-dialog-box .monaco-button", { hasText: "Run anyway" }).click();
+    await until(
+      () => fs.existsSync(path.join(desk.tree, "lines.txt")) && desk.read("lines.txt") === "one\ntwo\n",
+      "both",
+    );
+    assert.equal(await desk.page.locator(".terminal-wrapper").count(), 1);
+    await desk.picture("terminal-ran");
+  });
+  await step("a dangerous command asks once more, and Enter is a no", async () => {
     fs.mkdirSync(path.join(desk.tree, "build"), { recursive: true });
     await describe(desk, "remove everything in build");
     await until(async () => (await value(desk)).startsWith("rm -rf"), "the command in the box");
     await desk.picture("terminal-danger");
-    await desk.keys("Enter");
-    await desk.page.getByText("Run anyway").first().waitFor();
-    await desk.picture("terminal-ask");
-    await desk.keys("Escape");
-    await until(async () => (await value(desk)).startsWith("rm -rf"), "the command in the box again");
-    await desk.page.locator(".quick-input-widget input").first().waitFor({ state: "visible" });
-    await desk.keys("Escape");
+    for (const no of ["Enter", "Escape"]) {
+      await desk.keys("Enter");
+      await desk.page.locator(".monaco-dialog-box", { hasText: "Run anyway" }).waitFor();
+      await desk.picture("terminal-ask");
+      await desk.keys(no);
+      await until(async () => (await value(desk)).startsWith("rm -rf"), "the command in the box again");
+      await box(desk).waitFor({ state: "visible" });
+    }
     assert.ok(fs.existsSync(path.join(desk.tree, "build")));
+    await desk.keys("Enter");
+    await desk.page.locator(".monaco-dialog-box .monaco-button", { hasText: "Run anyway" }).click();
+    await until(() => !fs.existsSync(path.join(desk.tree, "build")), "it ran");
   });
 }

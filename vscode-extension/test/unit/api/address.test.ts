@@ -1,5 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { isLoopback, machineOf, normalAddress, otherMachine, portOf } from "../../../src/api/address";
+import {
+  isLoopback,
+  isPrivate,
+  machineOf,
+  normalAddress,
+  otherMachine,
+  portOf,
+  shownAddress,
+} from "../../../src/api/address";
 import { Fault } from "../../../src/api/fault";
 
 describe("an address", () => {
@@ -68,4 +76,19 @@ it("says on which machine localhost is, and how the other is reached", () => {
     expect(machineOf(name)).toContain(word);
     expect(otherMachine(name, 8001)).toContain(way);
   }
+});
+
+it.each([
+  ["https://gpu.example.org", true],
+  ["http://127.0.0.1:8000", true],
+  ["http://localhost", true],
+  ["http://gpu.example.org:8000", false],
+  ["http://10.0.0.7", false],
+])("nobody on the way reads what goes to %s: %s", (address, is) => {
+  expect(isPrivate(address)).toBe(is);
+});
+
+it("shows no password that was written into an address", () => {
+  expect(shownAddress("https://me:secret@host/x")).toBe("https://…@host/x");
+  expect(shownAddress("http://host:8000/a@b")).toBe("http://host:8000/a@b");
 });

@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { afterEach, describe, expect, it } from "vitest";
-import { createGateway, frames, manifestBody } from "../../../src/api/client";
+import { frames, manifestBody } from "../../../src/api/bodies";
+import { createGateway } from "../../../src/api/client";
 import { Fault } from "../../../src/api/fault";
 import { Http } from "../../../src/api/http";
 import { always, bodyOf, type Closable, fault, gatewayAt } from "./clients";
@@ -209,7 +210,21 @@ describe("the other calls", () => {
       files: [['a"ü\n.ts', hash, 5, expect.anything()]],
       removed: ["gone"],
     });
-    expect(manifestBody(null, [], [])).toBe('{"base":null,"files":[],"removed":[]}');
+    expect(String(await manifestBody(null, [], []))).toBe('{"base":null,"files":[],"removed":[]}');
+  });
+
+  it("make a long manifest in pieces", async () => {
+    const files = Array.from({ length: 60_000 }, (_, n) => [`folder/ü${n}.ts`, "ab".repeat(16), n, BigInt(n)] as const);
+    let turns = 0;
+    const timer = setInterval(() => {
+      turns += 1;
+    }, 1);
+    const body = await manifestBody(7, files, ["gone"]);
+    clearInterval(timer);
+    expect(turns).toBeGreaterThan(0);
+    const { base, files: rows, removed } = JSON.parse(String(body));
+    expect([base, rows.length, removed]).toEqual([7, files.length, ["gone"]]);
+    expect(rows.at(-1)).toEqual(["folder/ü59999.ts", "ab".repeat(16), 59_999, 59_999]);
   });
 
   it("know a conflict of revisions, and an answer that is none", async () => {

@@ -4,7 +4,6 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type CheckParts, check, type Step } from "../../../src/api/check";
 import type { Options } from "../../../src/api/client";
 import { isAbort } from "../../../src/api/fault";
-import { NO_PROXIES } from "../../../src/api/proxy";
 import { conclusion, report, wrap } from "../../../src/api/report";
 import {
   type Certificates,
@@ -13,6 +12,7 @@ import {
   type ModelServer,
   makeCertificates,
   modelServer,
+  NO_PROXIES,
   options,
   type Running,
   refuse,

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { collect } from "../../../src/api/collect";
 import { type Fault, isAbort } from "../../../src/api/fault";
 import { always, bodyOf, type Closable, fault, gatewayAt } from "./clients";
@@ -104,12 +104,17 @@ describe("a completion", () => {
     expect(bodyOf(server)).not.toHaveProperty("suffix");
   });
 
-  it("goes on without the suffix where a server cannot use it, and remembers", async () => {
+  it("goes on without the suffix where a server cannot use it, and remembers for some minutes", async () => {
     const { server, client } = await gateway(modelServer({ plain: true }), "");
     const request = { model: "coder", prefix: "p", suffix: "s", maxTokens: 5 };
     for (let times = 0; times < 2; times++)
       expect((await collect(await client.complete(request, never))).text).toBe("a + b");
     expect(server.seen.map((one) => "suffix" in JSON.parse(one.body.toString()))).toEqual([true, false, false]);
+    const now = performance.now();
+    const clock = vi.spyOn(performance, "now").mockImplementation(() => now + 600_000);
+    await collect(await client.complete(request, never));
+    clock.mockRestore();
+    expect(server.seen.slice(3).map((one) => "suffix" in JSON.parse(one.body.toString()))).toEqual([true, false]);
     expect(server.seen[0]?.headers).not.toHaveProperty("authorization");
   });
 
@@ -174,10 +179,10 @@ describe("a streamed answer that goes wrong", () => {
     });
     expect(await read([piece, { error: { message: "engine died", code: "engine_failed" } }])).toMatchObject({
       kind: "server",
-      message: "engine died",
+      message: "Engine died.",
     });
     expect(await read([{ error: { message: "too long", code: 400 } }])).toMatchObject({ kind: "bad_request" });
-    expect(await read([{ error: "out of memory" }])).toMatchObject({ kind: "server", message: "out of memory" });
+    expect(await read([{ error: "out of memory" }])).toMatchObject({ kind: "server", message: "Out of memory." });
   });
 
   it("is not taken for a whole one when it breaks off", async () => {

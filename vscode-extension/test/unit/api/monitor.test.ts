@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Fault, type FaultKind } from "../../../src/api/fault";
-import { type Facts, type Look, Monitor, type ServerState } from "../../../src/api/monitor";
-import { pickModel } from "../../../src/api/pick";
+import { type Facts, type Look, Monitor } from "../../../src/api/monitor";
+import { noModel, pickModel } from "../../../src/api/pick";
+import type { ConnectionState } from "../../../src/features/states";
 
 const MODEL = { id: "m", maxLength: undefined, role: undefined };
 const READY: Look = { models: [MODEL], ready: true, reason: "ready" };
@@ -12,7 +13,7 @@ function fault(kind: FaultKind): Fault {
 
 /** A monitor whose looks are told by the test: what is at the front of `answers`, and then its last for ever. */
 function rig(answers: (Look | Error | Promise<Look>)[], facts: Partial<Facts> = {}) {
-  const states: ServerState[] = [];
+  const states: ConnectionState[] = [];
   const whole: Facts = { hasKey: true, isDefault: false, forbidden: undefined, ...facts };
   const looks: { at: number; signal: AbortSignal }[] = [];
   const look = async (signal: AbortSignal) => {
@@ -49,7 +50,7 @@ afterEach(() => {
 });
 
 describe("the state", () => {
-  it.each<[FaultKind, Partial<Facts>, ServerState]>([
+  it.each<[FaultKind, Partial<Facts>, ConnectionState]>([
     ["unauthorized", {}, { kind: "unauthorized", why: "it is unauthorized" }],
     ["unauthorized", { hasKey: false }, { kind: "no_key" }],
     ["forbidden", {}, { kind: "unauthorized", why: "it is forbidden do this" }],
@@ -229,5 +230,16 @@ describe("the model of a feature", () => {
     expect(pickModel([of("nomic-embed")], "completion", "")?.id).toBe("nomic-embed");
     expect(pickModel([of("e", "rerank")], "chat", "")).toBeUndefined();
     expect(pickModel([], "chat", "")).toBeUndefined();
+  });
+
+  it("is missing for a reason that is told", () => {
+    expect(noModel({ kind: "no_key" }).fix).toContain("Set it up");
+    expect(noModel({ kind: "unauthorized", why: "A wrong key." })).toMatchObject({ kind: "unauthorized" });
+    expect(noModel({ kind: "offline", why: "It is gone.", fix: "Start it." })).toMatchObject({
+      message: "It is gone.",
+      fix: "Start it.",
+    });
+    expect(noModel({ kind: "no_model", why: "It is starting." }).message).toBe("It is starting.");
+    expect(noModel({ kind: "ready", models: [] }).fix).toContain("aicockpit.chat.model");
   });
 });

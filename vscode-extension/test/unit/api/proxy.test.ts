@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { Fault } from "../../../src/api/fault";
-import { chooseProxy, matchesNoProxy, NO_PROXIES, type ProxySources, shownProxy } from "../../../src/api/proxy";
+import { chooseProxy, matchesNoProxy, type ProxySources, shownProxy } from "../../../src/api/proxy";
+import { NO_PROXIES } from "./servers";
 
 function choose(target: string, sources: Partial<ProxySources>): [string | undefined, string] {
   const { proxy, why } = chooseProxy(new URL(target), { ...NO_PROXIES, ...sources });

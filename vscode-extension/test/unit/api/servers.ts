@@ -14,7 +14,10 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Options } from "../../../src/api/client";
-import { NO_PROXIES } from "../../../src/api/proxy";
+import type { ProxySources } from "../../../src/api/proxy";
+
+/** No proxy at all. */
+export const NO_PROXIES: ProxySources = { setting: "", editor: "", editorNoProxy: [], env: {} };
 
 export interface Seen {
   readonly method: string;

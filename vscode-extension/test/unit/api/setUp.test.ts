@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Connection, ConnectionState, Services } from "../../../src/ui/services";
+import type { ConnectionState } from "../../../src/features/states";
+import type { Connection, Services } from "../../../src/ui/services";
 import { modelServer, type Running, serve } from "./servers";
 
 /** As much of the editor as set-up and connection touch. */

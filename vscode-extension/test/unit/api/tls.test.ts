@@ -4,11 +4,12 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { Options } from "../../../src/api/client";
 import { Fault } from "../../../src/api/fault";
 import { Http, readAll } from "../../../src/api/http";
-import { NO_PROXIES, type ProxySources } from "../../../src/api/proxy";
+import type { ProxySources } from "../../../src/api/proxy";
 import { readCertificates, roots, secureContext } from "../../../src/api/trust";
 import {
   type Certificates,
   makeCertificates,
+  NO_PROXIES,
   options,
   type Pair,
   type ProxyLog,

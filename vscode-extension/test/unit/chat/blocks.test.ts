@@ -13,7 +13,6 @@ import {
 import { Chips } from "../../../src/features/chat/chips";
 import { alternating, limitsOf, nativeTurn, sentOf } from "../../../src/features/chat/native";
 import { messagesOf } from "../../../src/features/chat/prompt";
-import { isSecretPath } from "../../../src/features/chat/secrets";
 import * as rows from "../../../src/features/chat/suggest";
 import { block, surroundings, until } from "./made";
 
@@ -80,6 +79,7 @@ describe("a block", () => {
       title: "Terminal, exit code 2",
       text: "$ make\nno rule",
     });
+    expect(terminalBlock("t", { number: 1, command: "make", output: "", exitCode: 0 }).note).toContain("no output");
     expect(() => terminalBlock("t", { number: 1, command: "", output: "", exitCode: undefined })).toThrow(
       "printed nothing",
     );
@@ -116,6 +116,8 @@ describe("the rows of the popup", () => {
     expect(rows.categoryRows("")).toHaveLength(7);
     expect(rows.categoryRows("F").map(({ insert }) => insert)).toEqual(["@file:", "@folder:"]);
     expect(rows.categoryRows("x")).toEqual([]);
+    const only = rows.selectionRow("a.ts", "file:///a.ts", { from: 4, to: 5 });
+    expect(rows.categoryRows("sel", only)).toEqual([{ ...only, label: "@selection", detail: only.label }]);
     expect(referenceOf(rows.categoryRows("file")[0]?.id ?? "")).toBeUndefined();
   });
 
@@ -159,20 +161,6 @@ describe("the rows of the popup", () => {
   it("of folders are those of the files, the shallow ones first", () => {
     expect(rows.foldersOf(["a/b/c/d.ts", "a/e.ts", "f.ts", "g/h.ts"])).toEqual(["a", "g", "a/b", "a/b/c"]);
   });
-});
-
-it.each([
-  [".env", true],
-  ["src/.env.local", true],
-  ["../outside/id_rsa", true],
-  ["/home/me/.ssh/config", true],
-  ["C:\\Users\\me\\.aws\\config", true],
-  ["deep/server.PEM", true],
-  ["src/environment.ts", false],
-  ["src/credentials/index.ts", false],
-  ["", false],
-])("%s holds secrets: %s", (path, secret) => {
-  expect(isSecretPath(path)).toBe(secret);
 });
 
 describe("chips", () => {

@@ -105,7 +105,7 @@ describe("a declaration", () => {
 
   it("may be several, and a new one follows the one before it", () => {
     const merged = text(PY, "def first(a):\n    return -a\n\n\ndef second(a):\n    return 2 * a\n");
-    expect(merged).toContain("def first(a):\n    return -a\n\ndef second(a):\n    return 2 * a\n\n\nclass Thing:");
+    expect(merged).toContain("def first(a):\n    return -a\n\n\ndef second(a):\n    return 2 * a\n\n\nclass Thing:");
   });
 
   it("is not guessed where there are two of its name, or none", () => {
@@ -171,11 +171,31 @@ describe("declarations", () => {
     ["func (s *Server) Serve(l net.Listener) error {", "Serve"],
     ["public static void main(String[] args) {", "main"],
     ["type Name = string;", "Name"],
+    ['RATES: dict[str, int] = {"a": 1}', "RATES"],
+    ["RATES == 3", undefined],
+    ["total = 3", undefined],
     ["if (a) {", undefined],
     ["return call(x) {", undefined],
     ["for (const a of b) {", undefined],
   ])("%s declares %s", (line, name) => {
     expect(nameIn(line)).toBe(name);
+  });
+
+  it("come with the constants, the imports and the new ones beside them", () => {
+    const file =
+      'from a import b\n\nRATES = {"x": 1}\n\n\ndef tax(net):\n    return net * RATES["x"]\n\n\ndef last():\n    pass\n';
+    const code =
+      'from a import b\n\nRATES = {"x": 1, "y": 2}\n\n\ndef first():\n    return 1\n\n\ndef tax(net):\n    return net\n\n\ndef rounded():\n    return 2\n';
+    expect(merge(file, code)).toEqual({
+      kind: "merged",
+      why: "RATES, tax",
+      text: `${code}\n\ndef last():\n    pass\n`,
+    });
+    const before = "def first():\n    return 1\n\n\ndef last():\n    return 3\n";
+    expect(merge(file, before)).toMatchObject({
+      text: file.replace("def last():\n    pass\n", before),
+    });
+    expect(merge(file, `import new\n\n\n${before}`)).toMatchObject({ kind: "unsure" });
   });
 
   it("are found by name, the outer one of several", () => {

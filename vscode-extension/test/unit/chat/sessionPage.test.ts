@@ -175,6 +175,27 @@ describe("code of an answer", () => {
     await session.handle({ type: "apply", ...place });
     expect(made.of("applied").at(-1)).toMatchObject({ state: "failed", detail: "It is read-only." });
   });
+
+  it("is accepted on the page: the diff of that block, no other", async () => {
+    const { made, session } = await started(echo());
+    await session.handle(question("a"));
+    made.acts.apply = async (_, __, hear, decided) => {
+      hear("shown", "a.ts");
+      hear((await decided) ? "applied" : "rejected", "a.ts");
+    };
+    const { id } = lastTurn(made);
+    const applying = [0, 1].map((block) =>
+      session.handle({ type: "apply", turn: id, block, code: "x", language: "ts" }),
+    );
+    await session.handle({ type: "decide", turn: id, block: 7, accepted: true });
+    await session.handle({ type: "decide", turn: id, block: 1, accepted: false });
+    await session.handle({ type: "decide", turn: id, block: 0, accepted: true });
+    await Promise.all(applying);
+    expect(made.of("applied").slice(-2)).toMatchObject([
+      { block: 1, state: "rejected" },
+      { block: 0, state: "applied" },
+    ]);
+  });
 });
 
 it("closing ends what runs and writes all", async () => {

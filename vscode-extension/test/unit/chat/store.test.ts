@@ -98,6 +98,23 @@ describe("the store", () => {
     expect(await other.heads()).toHaveLength(0);
   });
 
+  it("keeps what two windows ask in one conversation, and what one of them took away stays away", async () => {
+    const files = memoryFiles();
+    const [here, there] = [new ConversationStore(files), new ConversationStore(files)];
+    const first = turn("1", "first", "a");
+    await here.save(kept("a", [first]));
+    expect(await there.open("a")).toMatchObject({ turns: [{ id: "1" }] });
+    await there.heads();
+    await here.save(kept("a", [first, turn("2", "here", "b", { at: 2_000 })]));
+    await there.save(kept("a", [first, turn("3", "there", "c", { at: 3_000 })]));
+    await here.save(kept("a", [turn("4", "first, in other words", "d", { at: 4_000 })]));
+    const asked = (await new ConversationStore(files).open("a"))?.turns.map(({ question }) => question);
+    expect(asked).toEqual(["there", "first, in other words"]);
+    await there.rename("a", "Both");
+    await there.save(kept("a", [turn("3", "there", "c", { at: 3_000 })]));
+    expect((await here.open("a"))?.turns).toHaveLength(2);
+  });
+
   it("does not lose what is being written while it is listed", async () => {
     const store = new ConversationStore(memoryFiles());
     const saving = store.save(kept("a", [turn("1", "q", "A")]));

@@ -1,11 +1,17 @@
 /** A session with a gateway that answers as told, and a document to type in. */
 
 import type { CompletionRequest, Stream } from "../../../src/api/gateway";
-import { sourceOf } from "../../../src/context/window";
+import type { Source } from "../../../src/context/window";
 import { type Options, Session } from "../../../src/features/completion/session";
 import type { Ask } from "../../../src/features/completion/spot";
 import { Timeline } from "../../../src/features/timeline";
 import { fakeGateway, type StreamOptions, streamOf } from "../fakeGateway";
+
+/** A text as a source. */
+export function sourceOf(text: string): Source {
+  const lines = text.split(/\r\n|\r|\n/);
+  return { lineCount: lines.length, line: (index) => lines[index] ?? "" };
+}
 
 export interface Call {
   readonly request: CompletionRequest;

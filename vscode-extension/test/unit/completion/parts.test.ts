@@ -7,7 +7,7 @@ import { Focus } from "../../../src/features/completion/focus";
 import { type Circumstances, isOn, refusal } from "../../../src/features/completion/permission";
 import { SnoozeState } from "../../../src/features/completion/snooze";
 import { stopAt } from "../../../src/features/completion/stop";
-import { indentIn, stepOf, whereOf } from "../../../src/features/completion/where";
+import { indentIn, whereOf } from "../../../src/features/completion/where";
 import { Timeline } from "../../../src/features/timeline";
 
 function modeOf(text: string, language: string, multiline: "auto" | "always" | "never" = "auto") {
@@ -83,8 +83,8 @@ describe("brackets", () => {
   test("a document's step is told by its lines", () => {
     expect(indentIn(["a", "  b", "    c"])).toEqual({ tabs: false, size: 2 });
     expect(indentIn(["a", "\tb"])).toEqual({ tabs: true, size: 4 });
-    expect(stepOf(indentIn(["a", "\tb"]))).toBe("\t");
-    expect(stepOf(indentIn(["a"]))).toBe("    ");
+    expect(indentIn(["a", "\tb"]).tabs).toBe(true);
+    expect(indentIn(["a"])).toMatchObject({ tabs: false, size: 4 });
   });
 });
 
@@ -170,8 +170,7 @@ describe("permission", () => {
     languages: { "*": true, scminput: false },
     language: "python",
     snoozed: "",
-    trusted: true,
-    file: "a.py",
+    path: "a.py",
     unready: "",
   };
   test.each([
@@ -182,11 +181,10 @@ describe("permission", () => {
     [{ trigger: "manual" as const, explicit: true }, undefined],
     [{ language: "scminput" }, "off for scminput"],
     [{ snoozed: "for 4 minutes more" }, "snoozed for 4 minutes more"],
-    [{ trusted: false }, "not trusted"],
-    [{ trusted: false, explicit: true }, undefined],
-    [{ file: ".env.local" }, "secrets"],
-    [{ file: "id_ed25519" }, "secrets"],
-    [{ file: "keyboard.ts" }, undefined],
+    [{ path: "app/.env.local" }, "secrets"],
+    [{ path: "app/.env.local", explicit: true }, undefined],
+    [{ path: ".kube/config" }, "secrets"],
+    [{ path: "keyboard.ts" }, undefined],
     [{ unready: "nobody there" }, "nobody there"],
     [{ unready: "nobody there", explicit: true }, "nobody there"],
   ])("%j: %s", (more, expected) => {

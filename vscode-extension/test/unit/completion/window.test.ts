@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { type Anchor, LIMITS, type Source, sourceOf, type Window, windowAt } from "../../../src/context/window";
+import { type Anchor, LIMITS, type Source, type Window, windowAt } from "../../../src/context/window";
+import { sourceOf } from "./desk";
 
 /** Half of a character. */
 const LONE = /\p{Surrogate}/u;

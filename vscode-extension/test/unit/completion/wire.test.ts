@@ -4,12 +4,11 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { createGateway } from "../../../src/api/client";
-import { NO_PROXIES } from "../../../src/api/proxy";
-import { sourceOf } from "../../../src/context/window";
 import { Session } from "../../../src/features/completion/session";
 import type { Ask } from "../../../src/features/completion/spot";
 import { Timeline } from "../../../src/features/timeline";
-import { later } from "./desk";
+import { NO_PROXIES } from "../api/servers";
+import { later, sourceOf } from "./desk";
 
 /** What happened at the server, in order: `1 asks`, `1 gone`, `2 asks`, `2 done`. */
 let events: string[];

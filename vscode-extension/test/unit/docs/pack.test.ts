@@ -1,7 +1,8 @@
 import { execFileSync } from "node:child_process";
 import { expect, test } from "vitest";
-import { isArchive, isDocument, plan, shownBytes, Tar } from "../../../src/features/docs/pack";
+import { isArchive, isDocument, plan, Tar } from "../../../src/features/docs/pack";
 import { type FolderReader, type Listed, walk } from "../../../src/features/docs/walk";
+import { shownBytes } from "../../../src/features/figures";
 
 const quiet = new AbortController().signal;
 const encode = (text: string) => new TextEncoder().encode(text);

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { Fault } from "../../../src/api/fault";
 import type { DocSource } from "../../../src/api/gateway";
-import { follow, pause } from "../../../src/features/docs/follow";
+import { follow } from "../../../src/features/docs/follow";
 import * as sources from "../../../src/features/docs/sources";
 import { fakeGateway } from "../fakeGateway";
 
@@ -102,17 +102,6 @@ test("what was left out is a text to read", () => {
   expect(sources.problemsText(source())).toContain("Nothing was left out.");
 });
 
-test("hits are cited by number, title and place", () => {
-  const hit = { source: "Guide", title: "Page >\nPart", url: "https://x/#part", text: "words", score: 1 };
-  expect(sources.citations([hit, { ...hit, url: "b.md" }])).toEqual([
-    "[1] Page > Part, https://x/#part",
-    "[2] Page > Part, b.md",
-  ]);
-  const told = sources.snippets([hit, { ...hit, text: "y".repeat(9_000) }]);
-  expect(told.startsWith("[1] Page > Part, https://x/#part\nwords\n\n[2] ")).toBe(true);
-  expect(told.length).toBeLessThan(4_300);
-});
-
 const wait = async (): Promise<void> => undefined;
 
 test("a source is followed to its end, over passing faults", async () => {
@@ -155,6 +144,4 @@ test("a lasting fault is told, and an abort ends it", async () => {
   const reading = fakeGateway({ doc: async () => source({ state: "fetching" }) });
   const ended = await follow(reading, "1", () => leaving.abort(), leaving.signal, { everyMs: 60_000 });
   expect(ended).toBeUndefined();
-  await pause(60_000, AbortSignal.abort());
-  await pause(1, signal);
 });

@@ -50,6 +50,7 @@ export function bench(
       surface: editor,
       gateway: () => gateway,
       model: async () => ({ id: "m", maxLength: 8192, role: "chat" }),
+      connection: () => ({ kind: "unknown" }),
       settings: () => ({ instructions: "", maxTokens: 4096 }),
       place: { workspace: "w", path: "a.py" },
       uri: "file:///a.py",

@@ -104,6 +104,18 @@ describe("the document of an edit", () => {
     expect(editor.text).toContain("def f(z)");
   });
 
+  it("shows a decision that was taken while it was being saved", async () => {
+    const { edit, editor } = bench([lines(NEW)]);
+    await edit.ask("shorter");
+    expect(editor.save(edit.saving("asked"))).toBe(FILE.join("\n"));
+    await edit.decide("accept");
+    edit.saved();
+    await soon(10);
+    expect([editor.text, edit.state.outcome]).toEqual([DONE, "accepted"]);
+    editor.undo();
+    expect(editor.text).toBe(FILE.join("\n"));
+  });
+
   it("is saved as it is when it saves by itself, and that is said once", async () => {
     const { edit, messages } = bench([lines(NEW)]);
     await edit.ask("shorter");

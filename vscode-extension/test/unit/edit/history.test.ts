@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { choices, KEPT, LONGEST, matching, remember, restored } from "../../../src/features/edit/history";
+import { choices } from "../../../src/features/edit/history";
 import { expand, PRESETS } from "../../../src/features/edit/presets";
+import { KEPT, LONGEST, matching, remember, restored } from "../../../src/features/history";
 
 describe("the history of instructions", () => {
   it("has the newest first, each once, and is bounded", () => {

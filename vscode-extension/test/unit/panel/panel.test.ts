@@ -34,6 +34,7 @@ const VERDICTS: readonly VerdictCase[] = [
   ["typed through: no request was needed", "good", { outcome: "typed through", shownMs: 2 }],
   ["superseded by a newer keystroke after 23 ms", "quiet", { outcome: "superseded", sentMs: 1, headersMs: 23 }],
   ["superseded by a newer keystroke", "quiet", { outcome: "superseded" }],
+  ["unused after 61 ms: the editor left", "quiet", { outcome: "unused", lastTokenMs: 61, why: "the editor left" }],
   ["stopped after 10 ms: You stopped it.", "quiet", { outcome: "stopped", sentMs: 10, why: "You stopped it." }],
   [
     "nothing shown: the answer repeated the next line (filter duplicate)",

@@ -2,12 +2,9 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { menuRows } from "../../../src/features/menu";
+import type { FolderStatus } from "../../../src/features/states";
 import {
-  cachedShare,
-  type FolderView,
   lastCompletion,
-  milliseconds,
-  percent,
   runningTrace,
   type Settled,
   type StatusInput,
@@ -17,7 +14,7 @@ import {
 import type { Trace } from "../../../src/features/timeline";
 
 const NOW = 1_800_000_000_000;
-const READY = { kind: "ready", models: [{ id: "coder", role: "completion" }] } as const;
+const READY = { kind: "ready", models: [{ id: "coder", maxLength: undefined, role: "completion" }] } as const;
 
 function trace(parts: Partial<Trace>): Trace {
   return {
@@ -32,7 +29,7 @@ function trace(parts: Partial<Trace>): Trace {
   };
 }
 
-function folder(parts: Partial<FolderView>): FolderView {
+function folder(parts: Partial<FolderStatus>): FolderStatus {
   return { name: "web", how: "server", sent: undefined, state: "warm", warm: 1, why: "", ...parts };
 }
 
@@ -118,7 +115,7 @@ describe("statusOf", () => {
   });
 
   it("names a few models of many", () => {
-    const models = Array.from({ length: 9 }, (_, at) => ({ id: `m${at}`, role: undefined }));
+    const models = Array.from({ length: 9 }, (_, at) => ({ id: `m${at}`, maxLength: undefined, role: undefined }));
     expect(statusOf(input({ connection: { kind: "ready", models } })).tooltip.join()).toContain("`m4` and 4 more");
   });
 
@@ -180,30 +177,12 @@ describe("traces for the status", () => {
     const traces = [3, 2, 1].map((id) => trace({ id, outcome: "running", at: id === 1 ? NOW - 999_999 : NOW }));
     expect(runningTrace(traces, NOW)?.id).toBe(2);
   });
-
-  it("knows no share that the engine did not tell", () => {
-    expect(cachedShare(trace({}))).toBeUndefined();
-    expect(cachedShare(trace({ usage: { prompt: 10, cached: undefined, completion: 1 } }))).toBeUndefined();
-    expect(cachedShare(trace({ usage: { prompt: 0, cached: 0, completion: 1 } }))).toBeUndefined();
-  });
 });
 
-describe("figures", () => {
-  it("are never 100 % before it is whole", () => {
-    expect([0, 0.004, 0.996, 1, 1.2, -1, undefined, Number.NaN].map(percent)).toEqual([
-      ...["0 %", "0 %", "99 %", "100 %", "100 %", "0 %", "", ""],
-    ]);
-  });
-
-  it("are short", () => {
-    expect([0.4, 84.4, 999.6, 1234, 65_400].map(milliseconds)).toEqual([
-      "0 ms",
-      "84 ms",
-      "1.0 s",
-      "1.2 s",
-      "1 min 05 s",
-    ]);
-  });
+it("claims no warmth of a folder while the server is not reached", () => {
+  const lines = (parts: Partial<StatusInput>) => statusOf(input({ folder: folder({}), ...parts })).tooltip.join("\n");
+  expect(lines({})).toMatch(/Folder: `[^`]+`, warm/);
+  expect(lines({ connection: { kind: "offline", why: "", fix: "" } })).toMatch(/Folder: `[^`]+`$/m);
 });
 
 describe("menuRows", () => {

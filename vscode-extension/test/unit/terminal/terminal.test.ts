@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { Fault } from "../../../src/api/fault";
 import type { ChatRequest } from "../../../src/api/gateway";
 import { stepFor, underBox } from "../../../src/features/terminal/confirm";
-import { choicesFor, remembered, restored } from "../../../src/features/terminal/descriptions";
+import { choicesFor } from "../../../src/features/terminal/descriptions";
 import { fromBox, hasControls, hiddenIn, toBox } from "../../../src/features/terminal/hidden";
 import type { Proposal } from "../../../src/features/terminal/parse";
 import { hintsOf, promptFor, shellName } from "../../../src/features/terminal/prompt";
@@ -229,23 +229,6 @@ describe("the confirmation", () => {
 });
 
 describe("earlier descriptions", () => {
-  it("are kept, the newest first, each once", () => {
-    expect(remembered(["a", "b"], " b ")).toEqual(["b", "a"]);
-    expect(remembered(["a"], "")).toEqual(["a"]);
-    expect(remembered(["a"], "x".repeat(1001))).toEqual(["a"]);
-    expect(
-      remembered(
-        Array.from({ length: 50 }, (_, at) => `n${at}`),
-        "new",
-      ),
-    ).toHaveLength(50);
-  });
-
-  it("are read with care", () => {
-    expect(restored("x")).toEqual([]);
-    expect(restored(["a", 5, " ", null])).toEqual(["a"]);
-  });
-
   it("are offered behind what is typed", () => {
     const history = ["list large files", "stop the server", "list\nusers"];
     expect(choicesFor(history, "").map((one) => one.label)).toEqual([

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { afterEach, describe, expect, it } from "vitest";
-import { forEach, sleep } from "../../../src/features/workspace/breath";
+import { forEach, sleep } from "../../../src/api/breath";
 import { readFile as readOne } from "../../../src/features/workspace/entry";
 import { Lister } from "../../../src/features/workspace/ignored";
 import { Keeper } from "../../../src/features/workspace/keeper";

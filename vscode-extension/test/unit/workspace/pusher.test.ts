@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { sleep } from "../../../src/api/breath";
 import { Fault, type FaultKind } from "../../../src/api/fault";
-import { sleep } from "../../../src/features/workspace/breath";
 import type { Entry } from "../../../src/features/workspace/entry";
 import { complete, difference } from "../../../src/features/workspace/manifest";
 import { judge, Pusher, type PushState } from "../../../src/features/workspace/pusher";

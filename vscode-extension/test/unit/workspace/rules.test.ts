@@ -1,7 +1,15 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { blockOf, including, linesOf, Rules } from "../../../src/features/workspace/rules";
+import {
+  blockOf,
+  including,
+  isSecretPath,
+  judge,
+  linesOf,
+  Rules,
+  secretIn,
+} from "../../../src/features/workspace/rules";
 import { holdsKey, SECRET_NAMES } from "../../../src/features/workspace/secrets";
 import { bytesOf, parsePattern } from "../../../src/features/workspace/wildmatch";
 import { hash } from "./rig";
@@ -97,4 +105,35 @@ describe("rules", () => {
       expect(rules.allows(path), path).toBe(true);
     }
   });
+});
+
+it.each([
+  [".env", true],
+  ["src/.env.local", true],
+  ["../outside/id_rsa", true],
+  ["/home/me/.ssh/config", true],
+  ["C:\\Users\\me\\.aws\\config", true],
+  ["deep/server.PEM", true],
+  ["src/environment.ts", false],
+  ["src/credentials/index.ts", false],
+  ["/home/me/.docker/config.json", true],
+  ["docker/config.json", false],
+  ["/work/.env.d/notes.md", true],
+  ["", false],
+])("%s holds secrets: %s", (path, secret) => {
+  expect(isSecretPath(path)).toBe(secret);
+});
+
+it("tells why a file is kept back, by its name or by what is in it", () => {
+  expect(secretIn("/w/.env", "")).toBe("may hold secrets");
+  expect(secretIn("/w/notes.txt", "see\n-----BEGIN OPENSSH PRIVATE KEY-----\n")).toBe("holds a private key");
+  expect(secretIn("/w/pem.ts", 'const mark = "-----BEGIN PRIVATE KEY";')).toBeUndefined();
+  expect(secretIn("/w/notes.txt", Buffer.from("nothing"))).toBeUndefined();
+});
+
+it("judges a file by the folders above it", () => {
+  const verdict = judge(Rules.first().enter("", "dist/\n*.log\n", "!.env.example\n"));
+  const of = (...paths: string[]): readonly string[] => paths.map(verdict);
+  expect(of("dist/a/b.ts", "dist/a/c.ts", "a.log", ".ssh/config")).toEqual(["git", "git", "git", "secret"]);
+  expect(of("src/a.ts", ".env.example", "src/dist")).toEqual(["", "", ""]);
 });

@@ -1,5 +1,7 @@
 /** Work in pieces, so that the editor's extension host is never blocked for long. */
 
+import { aborted } from "./faults";
+
 /** Milliseconds of work without a pause. */
 const PIECE_MS = 8;
 
@@ -21,11 +23,7 @@ export class Breath {
 
 /** Throws an AbortError when the signal was aborted. */
 export function stopIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw abortError();
-}
-
-export function abortError(): Error {
-  return new DOMException("aborted", "AbortError");
+  if (signal?.aborted) throw aborted();
 }
 
 /** `work` for each item, `width` at a time; the first error ends it. */
@@ -59,12 +57,12 @@ export async function forEach<T>(
 export function sleep(milliseconds: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) {
-      reject(abortError());
+      reject(aborted());
       return;
     }
     const stop = (): void => {
       clearTimeout(timer);
-      reject(abortError());
+      reject(aborted());
     };
     const timer = setTimeout(() => {
       signal?.removeEventListener("abort", stop);

@@ -1,0 +1,131 @@
+"""One file per KV block: its format, its checksum, an atomic write and a checked read; the writer and the loader call
+it.
+
+A file is a header and the block's bytes. The header names the folder's key and the block, and its checksum covers all
+of it: a truncated, damaged, renamed or foreign file is told apart from a block before a single byte of it is used. The
+checksum (XXH3, 128 bit) finds damage, not malice: what keeps strangers out is the folder's mode, 0700.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+from collections.abc import Callable
+from typing import Literal
+
+try:
+    from xxhash import xxh3_128 as _digest
+
+    MAGIC = b"AICKVB01"
+except ModuleNotFoundError:  # An engine's own Python may lack it; its files are others, then.
+    from functools import partial
+    from hashlib import blake2b
+
+    _digest = partial(blake2b, digest_size=16)  # type: ignore[misc,assignment]
+    MAGIC = b"AICKVB02"
+
+NAME_BYTES = 32
+KEY_BYTES = 16
+HEADER = struct.Struct(f"<8s{KEY_BYTES}s{NAME_BYTES}sQ16s")
+_SIGNED = HEADER.size - 16
+
+Flaw = Literal["missing", "truncated", "foreign", "corrupt", "unreadable"]
+Write = Callable[[int, memoryview], int]
+Read = Callable[[int, list[memoryview]], int]
+
+
+class UnusableError(Exception):
+    """A file is not the block that was asked for; `flaw` says why. Its block is computed instead."""
+
+    def __init__(self, flaw: Flaw) -> None:
+        super().__init__(flaw)
+        self.flaw: Flaw = flaw
+
+
+def room(payload: int) -> int:
+    """Bytes of the file, and of the buffer, of a block with `payload` bytes."""
+    return HEADER.size + payload
+
+
+def seal(buffer: bytearray, key: bytes, name: bytes) -> None:
+    """Fill in the header of a buffer whose block already stands behind it."""
+    view = memoryview(buffer)
+    HEADER.pack_into(buffer, 0, MAGIC, key, name, len(buffer) - HEADER.size, b"")
+    view[_SIGNED : HEADER.size] = _checksum(view)
+
+
+def write(path: str, buffer: bytearray, mtime_ns: int, *, put: Write = os.write) -> None:
+    """Bring a sealed buffer to `path`: whole, or not at all. Replaces what is there.
+
+    There is no fsync: after a power cut the name may stand before its bytes do, and the checksum tells.
+
+    Raises:
+        OSError: it could not be written; nothing is left behind, neither under `path` nor beside it.
+    """
+    partial = f"{path}.{os.urandom(8).hex()}.tmp"
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            rest = memoryview(buffer)
+            while rest:
+                count = put(handle, rest)
+                if count <= 0:
+                    raise OSError(errno.EIO, "nothing could be written", partial)
+                rest = rest[count:]
+            os.utime(handle, ns=(mtime_ns, mtime_ns))
+        finally:
+            os.close(handle)
+        os.replace(partial, path)
+    except OSError:
+        os.unlink(partial)
+        raise
+
+
+def read(path: str, key: bytes, name: bytes, buffer: bytearray, *, get: Read | None = None) -> memoryview:
+    """The block's bytes, checked, in `buffer` (of `room(payload)` bytes); they live as long as the buffer is not
+    reused.
+
+    Raises:
+        UnusableError: there is no such file, or it is not that block.
+    """
+    try:
+        # Not blocking: whatever lies there under our name may be a pipe.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise UnusableError("missing") from None
+    except OSError:
+        raise UnusableError("unreadable") from None
+    try:
+        _fill(handle, memoryview(buffer), get or os.readv)
+    except OSError:
+        raise UnusableError("unreadable") from None
+    finally:
+        os.close(handle)
+    magic, own_key, own_name, length, checksum = HEADER.unpack_from(buffer)
+    view = memoryview(buffer)
+    if magic != MAGIC or own_key != key or own_name != name or length != len(buffer) - HEADER.size:
+        raise UnusableError("foreign")
+    if checksum != _checksum(view):
+        raise UnusableError("corrupt")
+    return view[HEADER.size :]
+
+
+def _fill(handle: int, view: memoryview, get: Read) -> None:
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > len(view):
+        raise UnusableError("foreign")
+    if found.st_size < len(view):
+        raise UnusableError("truncated")
+    while view:
+        count = get(handle, [view])
+        if count == 0:
+            raise UnusableError("truncated")
+        view = view[count:]
+
+
+def _checksum(view: memoryview) -> bytes:
+    state = _digest(view[:_SIGNED])
+    state.update(view[HEADER.size :])
+    return state.digest()

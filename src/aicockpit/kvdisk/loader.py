@@ -1,0 +1,214 @@
+"""Files become blocks beside the engine's work: a thread reads, checks and puts them in place; the worker's side asks
+what is done after each step.
+
+A load never stands in the way for long: it ends early when it turns out slower than computing, and it is given up when
+the disk does not answer. Blocks are read into a buffer first, so that neither damaged bytes nor late ones ever reach
+the cache.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from . import files
+from .blocks import Blocks
+from .meter import LoadMeter
+from .shelf import Shelf
+from .stats import Counts
+
+Failure = files.Flaw | Literal["slow", "stalled"]
+# A disk that has not given one block in this time is not waited for.
+STALL_S = 5.0
+# So many blocks say whether a load is slower than computing.
+SAMPLE_BLOCKS = 4
+_SLOWER = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One block to load or to keep: its number in the engine's cache, its name on disk, its place in the prefix."""
+
+    block: int
+    name: bytes
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A request's prefix, front first. `block_s`: what computing one of its blocks would take; None: not to be cut
+    short."""
+
+    request: str
+    pieces: tuple[Piece, ...]
+    block_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """`failed`: numbers of the blocks that hold nothing, all behind the first failure; `failure`: why, None if there
+    are none."""
+
+    request: str
+    failed: tuple[int, ...]
+    failure: Failure | None
+
+
+@dataclass(slots=True)
+class _Job:
+    load: Load
+    done: int = 0
+    failure: Failure | None = None
+    ended: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Loader:
+    """`start`, `wait` and `take` belong to the engine's thread. `bytes_per_s`: an artificial limit, for
+    demonstrations."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        blocks: Blocks,
+        meter: LoadMeter,
+        counts: Counts,
+        *,
+        bytes_per_s: float | None = None,
+        stall_s: float = STALL_S,
+        get: files.Read | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._shelf = shelf
+        self._blocks = blocks
+        self._meter = meter
+        self._counts = counts
+        self._limit = bytes_per_s
+        self._stall_s = stall_s
+        self._get = get
+        self._sleep = sleep
+        self._changed = threading.Condition()
+        self._jobs: deque[_Job] = deque()
+        self._current: _Job | None = None
+        self._results: list[Loaded] = []
+        self._progress = time.monotonic()
+        self._stop = False
+        counts.set("loading", 1)
+        self._thread = threading.Thread(target=self._run, name="kvdisk-loader", daemon=True)
+        self._thread.start()
+
+    @property
+    def answering(self) -> bool:
+        """False while a read hangs that was given up."""
+        current = self._current
+        return current is None or not current.ended
+
+    def start(self, load: Load) -> None:
+        with self._changed:
+            if not self._jobs and self._current is None:
+                self._progress = time.monotonic()
+            self._jobs.append(_Job(load))
+            self._changed.notify_all()
+
+    def wait(self, limit_s: float) -> None:
+        """Until a load has ended, if one is under way: an engine that has nothing else to do need not spin."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._results or not (self._jobs or self._current), limit_s)
+
+    def take(self) -> list[Loaded]:
+        """The loads that have ended since the last call; what a silent disk holds up is ended here."""
+        with self._changed:
+            if (self._jobs or self._current) and time.monotonic() - self._progress > self._stall_s:
+                current = self._current
+                for job in [*([current] if current else []), *self._jobs]:
+                    self._end(job, "stalled")
+                self._jobs.clear()
+                self._counts.set("loading", 0)
+            results, self._results = self._results, []
+        return results
+
+    def close(self, limit_s: float = 1.0) -> None:
+        with self._changed:
+            self._stop = True
+            self._jobs.clear()
+            self._changed.notify_all()
+        self._thread.join(limit_s)
+
+    def _run(self) -> None:
+        buffer = bytearray(files.room(self._blocks.payload))
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or self._stop)
+                if self._stop:
+                    return
+                self._current = job = self._jobs.popleft()
+                self._progress = time.monotonic()
+            failure = self._work(job, buffer)
+            with self._changed:
+                self._current = None
+                self._end(job, failure)
+                self._changed.notify_all()
+            self._counts.set("loading", 1)
+            self._touch(job)
+
+    def _work(self, job: _Job, buffer: bytearray) -> Failure | None:
+        started = time.perf_counter()
+        pieces = job.load.pieces
+        failure: Failure | None = None
+        for count, piece in enumerate(pieces):
+            try:
+                payload = files.read(self._shelf.path(piece.name), self._shelf.key, piece.name, buffer, get=self._get)
+            except files.UnusableError as problem:
+                failure = problem.flaw
+                if failure not in ("missing", "unreadable"):
+                    # Damage comes in numbers, and all behind the first is computed, so also written, anew.
+                    for behind in pieces[count:]:
+                        self._shelf.drop(behind.name)
+                break
+            with job.lock:
+                if job.ended:
+                    return "stalled"
+                self._blocks.put(piece.block, payload)
+                job.done += 1
+            self._hold_back(job.done, started)
+            self._progress = time.monotonic()
+            spent = time.perf_counter() - started
+            if self._too_slow(job, count + 1, spent):
+                failure = "slow"
+                break
+        spent = time.perf_counter() - started
+        self._meter.add(job.done, spent)
+        self._counts.add("load_seconds", spent)
+        self._counts.add("loaded_blocks", job.done)
+        self._counts.add("loaded_bytes", job.done * len(buffer))
+        return failure
+
+    def _hold_back(self, blocks: int, started: float) -> None:
+        if self._limit:
+            due = started + blocks * files.room(self._blocks.payload) / self._limit
+            wait_s = due - time.perf_counter()
+            if wait_s > 0:
+                self._sleep(wait_s)
+
+    def _too_slow(self, job: _Job, count: int, spent: float) -> bool:
+        limit = job.load.block_s
+        return limit is not None and SAMPLE_BLOCKS <= count < len(job.load.pieces) and spent / count > limit * _SLOWER
+
+    def _end(self, job: _Job, failure: Failure | None) -> None:
+        with job.lock:
+            if job.ended:
+                return
+            job.ended = True
+            job.failure = failure
+            failed = tuple(piece.block for piece in job.load.pieces[job.done :])
+        if failure is not None:
+            self._counts.add("load_failures", len(failed), failure)
+        self._results.append(Loaded(job.load.request, failed, failure))
+
+    def _touch(self, job: _Job) -> None:
+        for piece in job.load.pieces[: job.done]:
+            self._shelf.touch(piece.name, piece.depth)

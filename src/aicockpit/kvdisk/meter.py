@@ -1,0 +1,120 @@
+"""What loading and computing cost, measured while the engine works: the numbers that the chooser decides by."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Clock = Callable[[], float]
+
+_STEPS = 32
+# A step with fewer prompt tokens says little of how fast they are computed.
+MIN_TOKENS = 64
+_NEW_SHARE = 0.5
+STALE_S = 30.0
+# A step that took this many times what was expected was disturbed; three in a row are the new normal.
+_DISTURBED = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRate:
+    """`block_s`: seconds for one block, the file's latency included. `at`: when it was last measured."""
+
+    block_s: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeRate:
+    """Seconds to compute one token at position p: `token_s + p * slope_s` (attention looks back over p tokens)."""
+
+    token_s: float
+    slope_s: float
+
+    def seconds(self, first: int, last: int) -> float:
+        """To compute tokens `first` up to, not including, `last`."""
+        count = last - first
+        return count * (self.token_s + self.slope_s * (first + last - 1) / 2)
+
+
+class LoadMeter:
+    """A moving mean over loads. One thread adds, others read `rate`."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self.rate: LoadRate | None = None
+
+    def add(self, blocks: int, seconds: float) -> None:
+        """`blocks` files were read, checked and put in place one after the other in `seconds`."""
+        if blocks <= 0 or seconds <= 0:
+            return
+        block_s = seconds / blocks
+        if self.rate is not None and self._clock() - self.rate.at < STALE_S:
+            share = 1 - (1 - _NEW_SHARE) ** min(blocks / 8, 4.0)
+            block_s = self.rate.block_s + share * (block_s - self.rate.block_s)
+        self.rate = LoadRate(block_s, self._clock())
+
+
+class ComputeMeter:
+    """A line through the last steps that were mostly prefill, by least squares over tokens and tokens x position."""
+
+    def __init__(self, rate: ComputeRate | None = None) -> None:
+        self.rate = rate
+        self._steps: deque[tuple[float, float, float]] = deque(maxlen=_STEPS)
+        self._disturbed = 0
+
+    def add(self, tokens: int, mean_position: float, other_tokens: int, seconds: float) -> None:
+        """A step computed `tokens` prompt tokens around `mean_position`, and `other_tokens` of other requests'
+        decoding."""
+        if tokens < MIN_TOKENS or other_tokens * 8 > tokens or seconds <= 0:
+            return
+        if self._steps and self.rate is not None:
+            expected = tokens * (self.rate.token_s + self.rate.slope_s * mean_position)
+            if seconds > _DISTURBED * expected and self._disturbed < 2:
+                self._disturbed += 1
+                return
+        self._disturbed = 0
+        self._steps.append((float(tokens), tokens * mean_position, seconds))
+        self.rate = fit(list(self._steps))
+
+
+def fit(steps: list[tuple[float, float, float]]) -> ComputeRate:
+    """Least squares of seconds = a * tokens + b * tokens * position, both never negative."""
+    xx = sum(x * x for x, _, _ in steps)
+    xz = sum(x * z for x, z, _ in steps)
+    zz = sum(z * z for _, z, _ in steps)
+    xy = sum(x * y for x, _, y in steps)
+    zy = sum(z * y for _, z, y in steps)
+    determinant = xx * zz - xz * xz
+    # Nearly one position only: no slope can be told from it.
+    if determinant > 1e-3 * xx * zz:
+        token_s, slope_s = (xy * zz - zy * xz) / determinant, (zy * xx - xy * xz) / determinant
+        if token_s > 0 and slope_s >= 0:
+            return ComputeRate(token_s, slope_s)
+    return ComputeRate(xy / xx, 0.0)
+
+
+def remembered(path: str) -> ComputeRate | None:
+    """The rate of an earlier engine with the same key: after a restart nothing is measured yet. None: there is none."""
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.read(1000))
+        rate = ComputeRate(float(found["token_s"]), float(found["slope_s"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return rate if 0 < rate.token_s < 60 and 0 <= rate.slope_s < 1 else None
+
+
+def remember(path: str, rate: ComputeRate) -> None:
+    """Leave the rate for the next engine; where that fails it measures anew."""
+    partial = f"{path}.{os.urandom(4).hex()}"
+    try:
+        with open(partial, "w") as file:
+            json.dump({"token_s": rate.token_s, "slope_s": rate.slope_s}, file)
+        os.replace(partial, path)
+    except OSError:
+        return

@@ -1,0 +1,209 @@
+"""The scheduler's side, without vLLM: what of a prompt is on disk, what of it to load, and which blocks to keep."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from .chooser import Choice, choose
+from .loader import Load, Piece
+from .meter import ComputeRate, LoadRate
+from .shelf import Shelf
+
+# A block that was kept or touched so lately is not looked at again.
+FRESH_S = 300.0
+_FRESH_LIMIT = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker tells the scheduler's side after a step.
+
+    `failed`: requests whose load ended early. `refused`: blocks that were not kept. `answering`: the disk gives blocks.
+    """
+
+    failed: frozenset[str] = frozenset()
+    refused: tuple[bytes, ...] = ()
+    load: LoadRate | None = None
+    compute: ComputeRate | None = None
+    answering: bool = True
+
+    def joined(self, other: Report) -> Report:
+        """Of several workers the slowest counts: a block is loaded when all have it."""
+        slower = max((rate for rate in (self.load, other.load) if rate), key=lambda rate: rate.block_s, default=None)
+        return Report(
+            self.failed | other.failed,
+            self.refused + other.refused,
+            slower,
+            self.compute or other.compute,
+            self.answering and other.answering,
+        )
+
+
+@dataclass(slots=True)
+class _Prompt:
+    """A request as far as its prompt goes. `kept`: blocks at its front that were already offered to the writers."""
+
+    names: Callable[[], Sequence[bytes]]
+    tokens: int
+    limit: int | None
+    always: bool
+    keep: bool
+    kept: int = 0
+    failed: bool = False
+    choice: Choice | None = None
+    chosen_at: tuple[int, float] = (-1, 0.0)
+    counted: bool = False
+    first: int = 0
+
+
+@dataclass(slots=True)
+class Plan:
+    """`loads` and `keeps` of one step, in the order in which they are to be done."""
+
+    loads: list[Load] = field(default_factory=list)
+    keeps: list[Piece] = field(default_factory=list)
+
+
+class Planner:
+    """One per engine. `shelves`: one per rank; a block is stored when every rank has its part."""
+
+    def __init__(
+        self, shelves: Sequence[Shelf], block_tokens: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._shelves = tuple(shelves)
+        self._block_tokens = block_tokens
+        self._clock = clock
+        self._prompts: dict[str, _Prompt] = {}
+        self._fresh: dict[bytes, float] = {}
+        self._report = Report()
+        self._loads: list[Load] = []
+        self._under_way: dict[str, int] = {}
+        self.choices: Counter[str] = Counter()
+
+    def admit(
+        self,
+        request: str,
+        names: Callable[[], Sequence[bytes]],
+        tokens: int,
+        *,
+        limit_tokens: int | None = None,
+        always: bool = False,
+        keep: bool = True,
+    ) -> None:
+        """A request with a prompt of `tokens` tokens. `names`: its whole blocks' names so far. Others pass by
+        unnoticed."""
+        limit = None if limit_tokens is None else limit_tokens // self._block_tokens
+        self._prompts[request] = _Prompt(names, tokens, limit, always, keep)
+
+    def forget(self, request: str) -> None:
+        self._prompts.pop(request, None)
+
+    def matched(self, request: str, computed_tokens: int) -> int:
+        """Tokens to load after the `computed_tokens` that the engine has itself. May be asked again and again."""
+        prompt = self._prompts.get(request)
+        if prompt is None or prompt.failed or not self._report.answering:
+            return 0
+        first, now = computed_tokens // self._block_tokens, self._clock()
+        if prompt.choice is None or prompt.chosen_at[0] != first or now - prompt.chosen_at[1] > 1.0:
+            prompt.choice = choose(
+                self._stored(prompt, first),
+                first_token=computed_tokens,
+                block_tokens=self._block_tokens,
+                load=self._report.load,
+                compute=self._report.compute,
+                now=now,
+                queued=sum(self._under_way.values()),
+                limit=prompt.limit,
+                always=prompt.always,
+            )
+            prompt.chosen_at = (first, now)
+        return prompt.choice.blocks * self._block_tokens
+
+    def allocated(self, request: str, blocks: Sequence[int], tokens: int) -> None:
+        """The engine made room: `tokens` are to be loaded into its `blocks`, behind what it has."""
+        prompt = self._prompts.get(request)
+        if prompt is None or prompt.choice is None:
+            return
+        if not prompt.counted and prompt.choice.reason != "nothing stored":
+            self.choices[prompt.choice.reason] += 1
+            prompt.counted = True
+        count = tokens // self._block_tokens
+        if count == 0:
+            return
+        first, names = prompt.chosen_at[0], prompt.names()
+        pieces = tuple(Piece(blocks[at], names[at], at) for at in range(first, first + count))
+        self._loads.append(Load(request, pieces, self._budget(prompt, first, count)))
+        self._under_way[request] = count
+
+    def step(self, scheduled: Sequence[tuple[str, int, Callable[[], Sequence[int]]]]) -> Plan:
+        """What this step asks of the workers. `scheduled`: request, tokens it will have computed after the step, its
+        blocks."""
+        plan, self._loads = Plan(self._loads), []
+        now = self._clock()
+        for request, computed_tokens, blocks in scheduled:
+            prompt = self._prompts.get(request)
+            if prompt is None or not prompt.keep:
+                continue
+            end = min(computed_tokens, prompt.tokens) // self._block_tokens
+            if end <= prompt.kept:
+                continue
+            names, numbers = prompt.names(), blocks()
+            end = min(end, len(names), len(numbers))
+            for at in range(prompt.kept, end):
+                if now - self._fresh.get(names[at], -FRESH_S) >= FRESH_S:
+                    self._fresh[names[at]] = now
+                    plan.keeps.append(Piece(numbers[at], names[at], at))
+            prompt.kept = max(prompt.kept, end)
+        if len(self._fresh) > _FRESH_LIMIT:
+            self._fresh = {name: at for name, at in self._fresh.items() if now - at < FRESH_S / 2}
+        return plan
+
+    def landed(self, requests: Collection[str]) -> None:
+        """Their loads have ended, well or not."""
+        for request in requests:
+            self._under_way.pop(request, None)
+
+    def heard(self, report: Report) -> None:
+        """A worker's report, before the next step is planned."""
+        for request in report.failed:
+            prompt = self._prompts.get(request)
+            if prompt is not None:
+                prompt.failed = True
+                prompt.choice = None
+                for name in prompt.names():
+                    self._fresh.pop(name, None)
+        for name in report.refused:
+            self._fresh.pop(name, None)
+        self._report = Report(
+            load=report.load or self._report.load,
+            compute=report.compute or self._report.compute,
+            answering=report.answering,
+        )
+
+    def reset(self) -> None:
+        """Everything on disk was taken away."""
+        self._fresh.clear()
+
+    def _stored(self, prompt: _Prompt, first: int) -> int:
+        # The last token is always computed: it is what the first new one is sampled from.
+        names = prompt.names()
+        last = min((prompt.tokens - 1) // self._block_tokens, len(names))
+        if prompt.limit is not None:
+            last = min(last, first + prompt.limit)
+        at = first
+        while at < last and all(shelf.has(names[at]) for shelf in self._shelves):
+            at += 1
+        # Kept once and gone since: what is computed now is to be kept again.
+        for name in names[at:]:
+            self._fresh.pop(name, None)
+        return at - first
+
+    def _budget(self, prompt: _Prompt, first: int, count: int) -> float | None:
+        compute = self._report.compute
+        if compute is None or prompt.always:
+            return None
+        start = first * self._block_tokens
+        return compute.seconds(start, start + count * self._block_tokens) / count

@@ -1,0 +1,234 @@
+"""Blocks become files off the critical path: a step copies them into a bounded buffer, and a thread of its own writes
+them.
+
+The worker's side calls `keep` at the end of a step. Whatever does not fit, or what the disk refuses, is not written;
+it is told to the scheduler's side, which offers such blocks again when they are next used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import files
+from .shelf import Shelf, age_ns, free_bytes, sweep
+from .stats import Counts
+
+Copy = Callable[[memoryview], None]
+IDLE_S = 20.0
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`cap`: bytes of all blocks under `root`. `buffer`: bytes waiting to be written. `reserve`: bytes that stay free
+    on the disk for others. `retry_s`: how long storing stays off after the disk refused a block."""
+
+    root: str
+    cap: int
+    buffer: int = 128 * MIB
+    reserve: int = 256 * MIB
+    retry_s: float = 15.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    name: bytes
+    depth: int
+    buffer: bytearray
+
+
+class Writer:
+    """`keep` belongs to the engine's thread, everything that touches the disk but `touch` to its own.
+
+    `payload`: bytes of a block. `put` and `clock` are there to be replaced.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        limits: Limits,
+        payload: int,
+        counts: Counts,
+        *,
+        put: files.Write = os.write,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._shelf = shelf
+        self._limits = limits
+        self._room = files.room(payload)
+        self._margin = max(limits.cap // 50, 2 * self._room)
+        self._counts = counts
+        self._put = put
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._queue: deque[_Waiting] = deque()
+        self._names: set[bytes] = set()
+        self._spare: list[bytearray] = []
+        self._buffers = 0
+        self._allowed = 0
+        self._off_until: float | None = None
+        self._refused: list[bytes] = []
+        self._held = False
+        self._stop = False
+        self.off_reason: str | None = None
+        if self._margin + self._room > limits.cap:
+            self.off_reason = f"a cap of {limits.cap} bytes holds no block of {self._room} bytes"
+        counts.set("storing", 0 if self.off_reason else 1)
+        self._thread = threading.Thread(target=self._run, name="kvdisk-writer", daemon=True)
+        self._thread.start()
+
+    def keep(self, name: bytes, depth: int, copy: Copy) -> None:
+        """Have the block on disk, and young: a file is touched, else `copy` fills a buffer that becomes one."""
+        if name in self._names or self._shelf.touch(name, depth):
+            return
+        if self._off():
+            self._refuse(name, "disk")
+            return
+        buffer = self._buffer()
+        if buffer is None:
+            self._refuse(name, "busy")
+            return
+        copy(memoryview(buffer)[files.HEADER.size :])
+        with self._changed:
+            self._names.add(name)
+            self._queue.append(_Waiting(name, depth, buffer))
+            self._changed.notify_all()
+
+    def hold(self, held: bool) -> None:
+        """While a prompt is computed, writing waits, for every core is computing: until half of the buffer is full."""
+        if held != self._held:
+            with self._changed:
+                self._held = held
+                self._changed.notify_all()
+
+    def take_refused(self) -> list[bytes]:
+        """Names of blocks that are not written, since the last call."""
+        if not self._refused:
+            return []
+        with self._changed:
+            refused, self._refused = self._refused, []
+        return refused
+
+    def flush(self, limit_s: float) -> bool:
+        """Wait until nothing is waiting; False: it still is after `limit_s`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._names, limit_s)
+
+    def close(self, limit_s: float = 2.0) -> None:
+        """Write what is waiting, for so long, and end the thread."""
+        with self._changed:
+            self._stop = True
+            self._changed.notify_all()
+        self._thread.join(limit_s)
+
+    def _off(self) -> bool:
+        if self._off_until is not None and self._clock() >= self._off_until:
+            self._off_until = None
+            self.off_reason = None
+        return self.off_reason is not None
+
+    def _refuse(self, name: bytes, reason: str) -> None:
+        self._counts.add("unstored_blocks", 1, reason)
+        with self._changed:
+            self._refused.append(name)
+
+    def _buffer(self) -> bytearray | None:
+        with self._changed:
+            if self._spare:
+                return self._spare.pop()
+            if (self._buffers + 1) * self._room > max(self._limits.buffer, self._room):
+                return None
+            self._buffers += 1
+        return bytearray(self._room)
+
+    def _run(self) -> None:
+        _stand_back()
+        self._sweep()
+        while True:
+            with self._changed:
+                while not self._stop and (not self._queue or self._waits()):
+                    if not self._changed.wait(IDLE_S) and not self._queue:
+                        self._buffers -= len(self._spare)
+                        self._spare.clear()
+                if not self._queue:
+                    return
+                waiting = self._queue.popleft()
+            written = self._write(waiting)
+            with self._changed:
+                self._names.discard(waiting.name)
+                self._spare.append(waiting.buffer)
+                self._changed.notify_all()
+            if not written:
+                self._refuse(waiting.name, "disk")
+
+    def _waits(self) -> bool:
+        return self._held and len(self._queue) * self._room * 2 < self._limits.buffer
+
+    def _write(self, waiting: _Waiting) -> bool:
+        if self._off():
+            return False
+        started = time.perf_counter()
+        files.seal(waiting.buffer, self._shelf.key, waiting.name)
+        try:
+            self._make_room()
+            path = self._shelf.path(waiting.name)
+            age = age_ns(waiting.depth)
+            try:
+                files.write(path, waiting.buffer, age, put=self._put)
+            except FileNotFoundError:
+                self._shelf.make_room_for(waiting.name)
+                files.write(path, waiting.buffer, age, put=self._put)
+        except OSError as problem:
+            self._turn_off(problem)
+            return False
+        self._allowed -= self._room
+        self._counts.set("storing", 1)
+        self._counts.add("stored_blocks", 1)
+        self._counts.add("stored_bytes", self._room)
+        self._counts.add("store_seconds", time.perf_counter() - started)
+        return True
+
+    def _make_room(self) -> None:
+        if self._allowed < self._room:
+            self._sweep()
+        free = free_bytes(self._limits.root)
+        if free is not None and free < self._limits.reserve + self._room:
+            raise OSError(errno.ENOSPC, f"only {free // MIB} MiB are free")
+
+    def _turn_off(self, problem: OSError) -> None:
+        self.off_reason = problem.strerror or str(problem)
+        self._off_until = self._clock() + self._limits.retry_s
+        self._counts.set("storing", 0)
+
+    def _sweep(self) -> None:
+        """Other processes write too: each looks again after a quarter of what was left."""
+        step = max(self._limits.cap // 100, self._room)
+        cap = self._limits.cap - self._margin
+        try:
+            swept = sweep(self._limits.root, cap)
+        except OSError as problem:
+            self._turn_off(problem)
+            return
+        if swept is None:
+            self._allowed = step
+            return
+        self._allowed = max((cap - swept.held) // 4, step)
+        self._counts.set("held_bytes", swept.held)
+        if swept.removed:
+            self._counts.add("evicted_blocks", swept.removed)
+            self._counts.add("evicted_bytes", swept.removed_bytes)
+
+
+def _stand_back() -> None:
+    """This thread is not the engine's: off the core that its maker is bound to, and behind it where both want one."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)

@@ -1,0 +1,312 @@
+"""Where KV that leaves an engine's cache goes: from the wish (`KvTier`) and the platform to vLLM's flags, or why not.
+
+Pure but for reading names, sizes and times of a model's files. `command.py` builds with it, `doctor` explains with it.
+The JSON is that of vLLM 0.32 (`v1/kv_offload/tiering/spec.py`, `distributed/kv_transfer/`); `tests/test_tier.py` builds
+vLLM's own config classes from it. docs/kv-tiers.md tells which one to choose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import aicockpit
+from aicockpit.errors import SettingError
+from aicockpit.hardware.device import GIB
+from aicockpit.recipes import flags
+from aicockpit.settings import Settings
+from aicockpit.types import KvTier
+
+Platform = Literal["cpu", "cuda", "rocm"]
+
+LMCACHE = "0.5.6"  # its multi-process connector was read at this version; others change keys without notice
+LMCACHE_PORT = 5555
+OLDEST = (0, 32)  # vLLM whose tiers these flags are for
+BUFFER = 8 * GIB  # of host memory in front of the files on GPUs: a request of 32,768 tokens of a 32B model
+_FLAG = "--kv-transfer-config"
+_OWN = (_FLAG, "--kv-offloading-size", "--kv-offloading-backend")
+_CONNECTOR = ("DiskPrefixConnector", "aicockpit.kvdisk.connector")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# Flags that change no number in the cache: whoever turns one finds the files again.
+_HARMLESS = frozenset(
+    {
+        *("--max-model-len", "--max-num-seqs", "--max-num-batched-tokens", "--gpu-memory-utilization", "--seed"),
+        *("--kv-cache-memory-bytes", "--num-gpu-blocks-override", "--enable-auto-tool-choice", "--tool-call-parser"),
+        *("--reasoning-parser", "--chat-template", "--generation-config", "--enable-sleep-mode", "--disable-log-stats"),
+        *("--kv-events-config", "--max-num-queued-reqs", "--max-num-queued-tokens", "--enforce-eager"),
+        *("--no-enable-log-requests", "--enable-log-requests", "--enable-prompt-tokens-details", "--uds"),
+        *("--shutdown-timeout", "--scheduling-policy", "--served-model-name", "--lora-modules"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an engine runs. `vllm`, `lmcache`: versions there, "" when not installed, None when nobody knows (a vLLM
+    command of the user's). `beside`: the engine's Python is ours, so it finds our package by itself."""
+
+    platform: Platform
+    vllm: str | None = None
+    lmcache: str | None = None
+    beside: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """What makes the wish come true. `memory`: bytes of the host that the engine takes for it, `shared`: of them in
+    /dev/shm. `ours`: the engine imports our package; `files`: where vLLM itself keeps them. `reason`, `notes`: for
+    people."""
+
+    reason: str
+    flags: tuple[str, ...] = ()
+    memory: int = 0
+    shared: int = 0
+    ours: bool = False
+    files: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NoTier:
+    """Why the wish cannot come true there, and what to ask for instead."""
+
+    why: str
+    instead: str
+
+
+def decide(wish: KvTier, place: Place, folder: Path, mark: str = "") -> Tier | NoTier:
+    """`folder` is for a wish that names none; `mark` tells models apart whose files vLLM itself would mix up."""
+    if wish.kind == "none":
+        return Tier("none: what leaves the cache is computed again")
+    if old := _too_old(place):
+        return old
+    if place.platform == "cpu":
+        return _on_cpu(wish, place, folder)
+    notes = () if place.vllm else (f"the vLLM is a command of yours: it must be {_dotted(OLDEST)} or newer",)
+    if wish.kind == "cpu":
+        return _in_memory(wish, place, notes)
+    if wish.kind == "disk":
+        return _on_disk(wish, (wish.path or folder) / mark if mark else wish.path or folder, notes)
+    return _lmcache(place, notes)
+
+
+def _too_old(place: Place) -> NoTier | None:
+    told = re.match(r"(\d+)\.(\d+)", place.vllm or "")
+    if told is None or (int(told[1]), int(told[2])) >= OLDEST:
+        return None
+    return NoTier(
+        f"vLLM {place.vllm} is older than {_dotted(OLDEST)}, whose tiers these are",
+        "update vLLM, or leave `kv_tier` out",
+    )
+
+
+def _on_cpu(wish: KvTier, place: Place, folder: Path) -> Tier | NoTier:
+    if wish.kind == "cpu":
+        return NoTier(
+            "vLLM offloads to memory from GPUs only; on the CPU the cache is in memory already",
+            "give it more with --kv-cache-memory-bytes, or say disk:SIZE",
+        )
+    if wish.kind == "lmcache":
+        return NoTier("LMCache has no connector for vLLM's CPU build", "say disk:SIZE")
+    name, module = _CONNECTOR
+    config = _transfer(name, {"folder": str(wish.path or folder), "bytes": wish.bytes}, module)
+    reason = f"AiCockpit's own connector keeps blocks in {wish.path or folder}: vLLM's file tier refuses the CPU"
+    notes = () if place.beside else ("the vLLM is a command of yours: its Python gets our package by PYTHONPATH",)
+    return Tier(reason, (_FLAG, config), ours=True, notes=notes)
+
+
+def _in_memory(wish: KvTier, place: Place, notes: tuple[str, ...]) -> Tier:
+    """vLLM keeps it in /dev/shm on CUDA, in pinned memory of the workers on ROCm (`kv_offload/cpu/spec.py`)."""
+    return Tier(
+        f"vLLM's own tier of {wish.bytes / GIB:.1f} GiB of the host's memory; it ends with the engine",
+        ("--kv-offloading-size", f"{wish.bytes / GIB:.6g}", "--kv-offloading-backend", "native"),
+        wish.bytes,
+        wish.bytes if place.platform == "cuda" else 0,
+        notes=notes,
+    )
+
+
+def _on_disk(wish: KvTier, folder: Path, notes: tuple[str, ...]) -> Tier:
+    buffer = min(BUFFER, wish.bytes)
+    extra = {
+        "spec_name": "TieringOffloadingSpec",
+        "cpu_bytes_to_use": buffer,
+        "secondary_tiers": [{"type": "fs", "root_dir": str(folder)}],
+    }
+    return Tier(
+        f"vLLM's own file tier in {folder}, behind {buffer / GIB:.1f} GiB of the host's memory",
+        (_FLAG, _transfer("OffloadingConnector", extra)),
+        buffer,
+        buffer,
+        files=folder,
+        notes=notes,
+    )
+
+
+def _lmcache(place: Place, notes: tuple[str, ...]) -> Tier | NoTier:
+    if place.platform == "rocm":
+        return NoTier("LMCache's packages are for CUDA", "say cpu:SIZE or disk:SIZE")
+    if place.lmcache is not None and place.lmcache != LMCACHE:
+        found = f"LMCache {place.lmcache} is installed" if place.lmcache else "LMCache is not installed"
+        return NoTier(
+            f"{found}, and this connects to {LMCACHE}",
+            f"install lmcache=={LMCACHE} beside vLLM, or say cpu:SIZE or disk:SIZE",
+        )
+    extra = {"lmcache.mp.host": "tcp://localhost", "lmcache.mp.port": LMCACHE_PORT}
+    return Tier(
+        f"LMCache's server on port {LMCACHE_PORT}, which is yours to start",
+        (_FLAG, _transfer("LMCacheMPConnector", extra)),
+        notes=(*notes, f"an engine does not start without it: {lmcache_server()}"),
+    )
+
+
+def lmcache_server(gigabytes: int = 64, folder: str = "FOLDER") -> str:
+    """The command of LMCache's own process: it takes flags, no file (`lmcache/v1/multiprocess/config.py`)."""
+    adapter = json.dumps({"type": "fs", "base_path": folder})
+    return (
+        f"DO_NOT_TRACK=1 lmcache server --host localhost --port {LMCACHE_PORT} --l1-size-gb {gigabytes} "
+        f"--eviction-policy LRU --l2-adapter '{adapter}'"
+    )
+
+
+def _transfer(connector: str, extra: dict[str, Any], module: str = "") -> str:
+    """A block that cannot be loaded is computed; vLLM's default fails the request."""
+    outside = {"kv_connector_module_path": module} if module else {}
+    return json.dumps(
+        {
+            "kv_connector": connector,
+            **outside,
+            "kv_role": "kv_both",
+            "kv_load_failure_policy": "recompute",
+            "kv_connector_extra_config": extra,
+        }
+    )
+
+
+def conflict(wish: KvTier, given: Sequence[str]) -> str:
+    """Why the user's flags and the tier cannot both hold, or ""."""
+    if wish.kind == "none":
+        return ""
+    for flag in _OWN:
+        if flags.value(given, flag) is not None:
+            return f"{flag} among the engine's flags says it another way: leave out one of the two"
+    hashing = flags.value(given, "--prefix-caching-hash-algo") or ""
+    if wish.kind == "disk" and hashing.startswith("xxhash"):
+        return f"--prefix-caching-hash-algo {hashing} names blocks anew at each start: leave it out"
+    return ""
+
+
+def wanted(name: str, wish: KvTier, place: Place, folder: Path, given: Sequence[str], mark: str) -> Tier:
+    """The tier of the engine `name`. Raises SettingError when the wish cannot come true there."""
+    if why := conflict(wish, given):
+        raise SettingError(f"{name}: kv_tier {wish} cannot be had: {why}.")
+    found = decide(wish, place, folder, mark)
+    if isinstance(found, NoTier):
+        raise SettingError(f"{name}: kv_tier {wish} cannot be had: {found.why}. Instead, {found.instead}.")
+    return found
+
+
+def memory(wish: KvTier, on_gpu: bool) -> int:
+    """Bytes of the host that one engine takes for its tier."""
+    if not on_gpu or wish.kind not in ("cpu", "disk"):
+        return 0
+    return wish.bytes if wish.kind == "cpu" else min(BUFFER, wish.bytes)
+
+
+def mark(model: Path, vllm: str | None, given: Sequence[str], env: Sequence[tuple[str, str]]) -> str:
+    """A folder's name for all that makes KV differ and that vLLM's file names do not tell: the weights, vLLM's version
+    (its layout), flags (RoPE, quantisation, backend) and variables. vLLM's own part has dtype, parallelism, block size.
+
+    A snapshot of the Hugging Face cache is known by its commit, so that machines share; another folder by its files.
+    """
+    commit = model.name if _COMMIT.fullmatch(model.name) else ""
+    told = [commit or _files(model), vllm or "", *(" ".join(w) for f, w in flags.split(given) if f not in _HARMLESS)]
+    told += [f"{name}={value}" for name, value in sorted(env) if name.startswith("VLLM_")]
+    return hashlib.sha256("\0".join(told).encode()).hexdigest()[:16]
+
+
+def _files(model: Path) -> str:
+    found = []
+    for path in sorted(model.glob("*")):
+        if path.name == "config.json" or path.suffix in (".safetensors", ".bin"):
+            try:
+                about = path.stat()
+            except OSError:  # vLLM will say what is wrong with it
+                continue
+            found.append(f"{path.name} {about.st_size} {about.st_mtime_ns}")
+    return "\n".join(found)
+
+
+def place(settings: Settings, on_gpu: bool) -> Place:
+    """Where an engine of these settings runs. Which GPUs vLLM is built for stands in its version: `0.32.0+rocm700`."""
+    own = bool(settings.vllm_command)
+    built = "" if own else _installed("vllm")
+    platform: Platform = "cpu" if not on_gpu else "rocm" if "rocm" in built else "cuda"
+    return Place(platform, flags.reader(settings), None if own else _installed("lmcache"), not own)
+
+
+def folder(settings: Settings) -> Path:
+    """For a wish that names none."""
+    return settings.state_dir / "kv"
+
+
+def folders(wishes: Iterable[KvTier], settings: Settings) -> dict[Path, int]:
+    """Folders of disk tiers, and the bytes that each may hold: the most that anyone who shares it asks for."""
+    found: dict[Path, int] = {}
+    for wish in wishes:
+        if wish.kind == "disk":
+            where = wish.path or folder(settings)
+            found[where] = max(wish.bytes, found.get(where, 0))
+    return found
+
+
+def _installed(distribution: str) -> str:
+    """The version beside us, "" without one."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def prepare(found: Tier, settings: Settings) -> str:
+    """Make the folders that the engine needs, for this user alone: vLLM would let everyone read its files.
+
+    Returns what its PYTHONPATH needs, "" for nothing: a folder that holds our package alone, for an engine of another
+    Python, since all of our `site-packages` would stand before its own. Raises SettingError when one cannot be made.
+    """
+    if found.files:
+        _private(found.files)
+    if not (found.ours and settings.vllm_command):
+        return ""
+    package = Path(aicockpit.__file__).parent
+    home = _private(settings.state_dir / "python")
+    link = home / package.name
+    try:
+        if not (link.is_symlink() and link.resolve() == package.resolve()):
+            fresh = home / f"{package.name}.new"
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(package)
+            fresh.replace(link)
+    except OSError as error:
+        raise SettingError(f"{home} cannot be written: {error.strerror}. Set AICOCKPIT_STATE_DIR.") from error
+    return str(home)
+
+
+def _private(made: Path) -> Path:
+    try:
+        made.mkdir(parents=True, exist_ok=True, mode=0o700)
+        made.chmod(0o700)
+    except OSError as error:
+        why = f"{made} cannot be made for this user alone: {error.strerror}"
+        raise SettingError(f"{why}. Name a folder of yours: kv_tier disk:SIZE:FOLDER.") from error
+    return made
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

@@ -1,0 +1,177 @@
+"""Blocks come from the disk beside the engine's work; what is not right is told and not used."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aicockpit.kvdisk import files
+from aicockpit.kvdisk.loader import SAMPLE_BLOCKS, Load, Loaded, Loader, Piece
+from aicockpit.kvdisk.meter import LoadMeter
+from aicockpit.kvdisk.shelf import Shelf
+from aicockpit.kvdisk.stats import Counts, Data, keyed, merged
+from kvdisk_rig import PAYLOAD, Memory, block, name_of, shelf_in, store, until
+
+SIZE = files.room(PAYLOAD)
+
+
+class Rig:
+    """Thirty stored blocks and a loader, whose reads the test can hold up."""
+
+    def __init__(self, root: Path, *, bytes_per_s: float | None = None, stall_s: float = 5.0) -> None:
+        self.shelf: Shelf = shelf_in(root)
+        self.memory = Memory()
+        self.meter = LoadMeter()
+        self.counts = Counts()
+        self.seen: Data = {}
+        self.gate = threading.Event()
+        self.gate.set()
+        self.reading = threading.Event()
+        for number in range(30):
+            store(self.shelf, name_of(number), depth=number, now=1000)
+        self.loader = Loader(
+            self.shelf,
+            self.memory.blocks,
+            self.meter,
+            self.counts,
+            bytes_per_s=bytes_per_s,
+            stall_s=stall_s,
+            get=self._get,
+        )
+
+    def _get(self, handle: int, into: list[memoryview]) -> int:
+        self.reading.set()
+        assert self.gate.wait(20)
+        return os.readv(handle, into)
+
+    def start(self, request: str, numbers: range, block_s: float | None = None) -> None:
+        pieces = tuple(Piece(number + 10, name_of(number), number) for number in numbers)
+        self.loader.start(Load(request, pieces, block_s))
+
+    def ended(self, count: int = 1) -> list[Loaded]:
+        found: list[Loaded] = []
+        end = time.monotonic() + 10
+        while len(found) < count and time.monotonic() < end:
+            self.loader.wait(0.05)
+            found += self.loader.take()
+        return found
+
+    def told(self, name: str, label: str | None = None) -> float:
+        self.seen = merged(self.seen, self.counts.take())
+        return self.seen.get(keyed(name, label), 0)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.gate.set()
+    made.loader.close()
+
+
+def test_a_prefix_stands_where_it_belongs(rig: Rig) -> None:
+    rig.start("a", range(20))
+    assert rig.ended() == [Loaded("a", (), None)]
+    for number in range(20):
+        assert rig.memory.read(number + 10) == block(name_of(number))
+    assert not any(rig.memory.read(9) + rig.memory.read(30))
+    assert rig.told("loaded_blocks") == 20
+    assert rig.told("loaded_bytes") == 20 * SIZE
+    assert rig.meter.rate is not None
+    until(lambda: os.stat(rig.shelf.path(name_of(19))).st_mtime > 1e9)
+    ages = [os.stat(rig.shelf.path(name_of(number))).st_mtime_ns for number in range(20)]
+    assert ages == sorted(ages, reverse=True), "the front of a prefix is its youngest part"
+
+
+def test_loads_end_in_the_order_of_their_start(rig: Rig) -> None:
+    for request in "abc":
+        rig.start(request, range(10))
+    assert [loaded.request for loaded in rig.ended(3)] == ["a", "b", "c"]
+
+
+def test_nothing_waits_for_a_load(rig: Rig) -> None:
+    rig.gate.clear()
+    rig.start("a", range(3))
+    assert rig.loader.take() == []
+    started = time.monotonic()
+    rig.loader.wait(0.02)
+    assert time.monotonic() - started < 1
+    rig.gate.set()
+    assert rig.ended() == [Loaded("a", (), None)]
+
+
+@pytest.mark.parametrize("flaw", ["missing", "truncated", "corrupt", "foreign"])
+def test_a_flawed_file_ends_the_load_there(rig: Rig, flaw: str) -> None:
+    path = Path(rig.shelf.path(name_of(4)))
+    whole = path.read_bytes()
+    spoilt = {"truncated": whole[:-1], "corrupt": whole[:-1] + b"?", "foreign": bytes(len(whole))}
+    if flaw == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(spoilt[flaw])
+    rig.start("a", range(8))
+    assert rig.ended() == [Loaded("a", (14, 15, 16, 17), flaw)]  # type: ignore[arg-type]
+    assert rig.told("load_failures", flaw) == 4
+    assert not any(rig.memory.read(14)), "not a byte of it was used"
+    behind = [rig.shelf.has(name_of(number)) for number in range(4, 9)]
+    assert behind == [False, flaw == "missing", flaw == "missing", flaw == "missing", True], (
+        "written anew when computed"
+    )
+    assert rig.memory.read(13) == block(name_of(3))
+
+
+def test_a_load_slower_than_computing_is_cut_short(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, bytes_per_s=SIZE / 0.02)
+    rig.start("a", range(30), block_s=0.005)
+    (ended,) = rig.ended()
+    assert ended.failure == "slow"
+    assert len(ended.failed) == 30 - SAMPLE_BLOCKS
+    assert rig.memory.read(10 + SAMPLE_BLOCKS - 1) == block(name_of(SAMPLE_BLOCKS - 1))
+    rig.start("b", range(10), block_s=0.1)
+    assert rig.ended() == [Loaded("b", (), None)]
+    rig.start("c", range(SAMPLE_BLOCKS), block_s=0.005)
+    assert rig.ended() == [Loaded("c", (), None)], "so few are never worth cutting short"
+    rig.loader.close()
+
+
+def test_the_throttle_is_what_is_measured(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, bytes_per_s=SIZE / 0.01)
+    rig.start("a", range(20))
+    assert rig.ended() == [Loaded("a", (), None)]
+    assert rig.meter.rate is not None
+    assert rig.meter.rate.block_s == pytest.approx(0.01, rel=0.3)
+    rig.loader.close()
+
+
+def test_a_disk_that_does_not_answer_is_given_up_and_taken_up_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, stall_s=0.1)
+    rig.gate.clear()
+    rig.start("a", range(5))
+    rig.start("b", range(3))
+    ended = {loaded.request: loaded for loaded in rig.ended(2)}
+    assert ended["a"] == Loaded("a", (10, 11, 12, 13, 14), "stalled")
+    assert ended["b"] == Loaded("b", (10, 11, 12), "stalled")
+    assert not rig.loader.answering
+    assert rig.told("loading") == 0
+    rig.memory.write(10, b"another request's block" + bytes(PAYLOAD - 23))
+    rig.gate.set()
+    until(lambda: rig.loader.answering)
+    assert rig.memory.read(10).startswith(b"another request's"), "late bytes are not put where others' may be by now"
+    assert rig.loader.take() == []
+    rig.start("c", range(3))
+    assert rig.ended() == [Loaded("c", (), None)]
+    assert rig.told("loading") == 1
+    rig.loader.close()
+
+
+def test_an_idle_loader_is_not_stalled(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, stall_s=0.05)
+    time.sleep(0.1)
+    rig.start("a", range(2))
+    assert rig.ended() == [Loaded("a", (), None)]
+    rig.loader.close()

@@ -1,0 +1,216 @@
+"""Folders that are ours alone, a cap that holds, and eviction that eats prefixes from their ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aicockpit.kvdisk import files
+from aicockpit.kvdisk.keys import Identity, block_name, folder_stamp, weights_stamp
+from aicockpit.kvdisk.shelf import PARTIAL_LIMIT_S, PrivateError, clear, make_private, sweep
+from kvdisk_rig import FOLDER, PAYLOAD, name_of, shelf_in, store
+
+SIZE = files.room(PAYLOAD)
+NOW = 1_800_000_000.0
+IDENTITY = Identity(
+    model="/models/Some Model_7B",
+    revision=None,
+    weights="files 1",
+    settings="settings",
+    dtype="bfloat16",
+    kv_dtype="auto",
+    quantization=None,
+    block_tokens=32,
+    hash_algorithm="sha256",
+    hash_seed="seed",
+    layers=(("layer.0", (24576, 3, 64), "bfloat16"),),
+    backend="cpu",
+    engine="0.32.0",
+    ranks=1,
+)
+
+
+def test_folders_are_made_and_closed_to_others(tmp_path: Path) -> None:
+    folder = tmp_path / "kv" / "key"
+    make_private(str(folder))
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o755)
+    make_private(str(folder))
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_link_is_not_taken_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    (tmp_path / "key").symlink_to("elsewhere")
+    with pytest.raises(PrivateError, match="folder of its own"):
+        make_private(str(tmp_path / "key"))
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o755
+
+
+def test_below_the_cap_nothing_is_removed(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path)
+    for number in range(5):
+        store(shelf, name_of(number))
+    swept = sweep(str(tmp_path), 5 * SIZE)
+    assert swept is not None
+    assert (swept.held, swept.removed) == (5 * SIZE, 0)
+
+
+def test_the_longest_unused_goes_first_and_a_prefix_from_its_end(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path)
+    for number in range(10):
+        store(shelf, name_of(number), depth=number, now=NOW - 100)
+    for number in range(10, 20):
+        store(shelf, name_of(number), depth=number - 10, now=NOW - 500)
+    swept = sweep(str(tmp_path), 10 * SIZE, keep_share=0.7)
+    assert swept is not None
+    assert (swept.held, swept.removed, swept.removed_bytes) == (7 * SIZE, 13, 13 * SIZE)
+    assert [number for number in range(20) if shelf.has(name_of(number))] == list(range(7))
+
+
+def test_a_touch_makes_young(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path)
+    for number in range(4):
+        store(shelf, name_of(number), now=time.time() - 1000 + number)
+    assert shelf.touch(name_of(0), 0)
+    assert not shelf.touch(name_of(9), 0)
+    sweep(str(tmp_path), 2 * SIZE, keep_share=1.0)
+    assert [number for number in range(4) if shelf.has(name_of(number))] == [0, 3]
+
+
+def test_other_ranks_and_older_keys_count_and_go(tmp_path: Path) -> None:
+    old = tmp_path / ("yesterday-" + "ab" * 16) / "r0"
+    first, second = shelf_in(tmp_path), shelf_in(tmp_path, rank=1)
+    stale = replace(first, folder=str(old))
+    store(stale, name_of(1), now=NOW - 9999)
+    store(first, name_of(2), now=NOW)
+    store(second, name_of(2), now=NOW)
+    swept = sweep(str(tmp_path), 2 * SIZE, keep_share=1.0)
+    assert swept is not None
+    assert swept.removed == 1
+    assert not stale.has(name_of(1))
+
+
+def test_what_is_not_ours_is_neither_counted_nor_removed(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path)
+    path = Path(store(shelf, name_of(1), now=NOW - 9999))
+    others = [
+        tmp_path / "letter.txt",
+        tmp_path / "photos" / "r0" / "ab" / f"{'ab' * 32}.kv",
+        path.parent / "notes.kv",
+        path.parent.parent / "speed.json",
+        path.parent / f"{'ab' * 32}.kv.bak",
+    ]
+    for other in others:
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(bytes(9 * SIZE))
+        os.utime(other, (1, 1))
+    swept = sweep(str(tmp_path), 1)
+    assert swept is not None
+    assert (swept.held, swept.removed) == (0, 1)
+    assert all(other.exists() for other in others)
+
+
+def test_a_dead_writers_partial_file_goes_and_a_live_ones_stays(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path)
+    path = store(shelf, name_of(1), now=NOW)
+    dead, live = Path(f"{path}.{'12' * 8}.tmp"), Path(f"{path}.{'34' * 8}.tmp")
+    for partial, age in ((dead, PARTIAL_LIMIT_S + 1), (live, 1)):
+        partial.write_bytes(bytes(10))
+        os.utime(partial, (NOW - age, NOW - age))
+    swept = sweep(str(tmp_path), 100 * SIZE, now=NOW)
+    assert swept is not None
+    assert (swept.removed, swept.held) == (1, SIZE + 10)
+    assert not dead.exists()
+    assert live.exists()
+
+
+def test_one_process_at_a_time_sweeps(tmp_path: Path) -> None:
+    shelf_in(tmp_path)
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert sweep(str(tmp_path), 1) is None
+    assert sweep(str(tmp_path), 1) is not None
+
+
+def test_clear_takes_one_key_only(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path)
+    other = replace(shelf, folder=str(tmp_path / ("other-" + "cd" * 16) / "r0"))
+    store(shelf, name_of(1))
+    store(other, name_of(1))
+    assert clear(str(tmp_path / FOLDER)) == 1
+    assert not shelf.has(name_of(1))
+    assert other.has(name_of(1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"revision": "main"},
+        {"weights": "files 2"},
+        {"settings": "other"},
+        {"dtype": "float16"},
+        {"kv_dtype": "fp8"},
+        {"quantization": "gptq"},
+        {"block_tokens": 64},
+        {"hash_algorithm": "sha256_cbor"},
+        {"hash_seed": "0"},
+        {"layers": (("layer.0", (24576, 4, 64), "bfloat16"),)},
+        {"backend": "cpu amx"},
+        {"engine": "0.33.0"},
+        {"ranks": 2},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_a_block_depends_on_changes_its_folder(change: dict[str, object]) -> None:
+    other = replace(IDENTITY, **change)  # type: ignore[arg-type]
+    assert other.folder != IDENTITY.folder
+    assert other.digest != IDENTITY.digest
+    assert IDENTITY.folder.startswith("Some-Model_7B-")
+
+
+def test_a_stamp_follows_the_weights_and_not_the_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    stamps = [weights_stamp(str(tmp_path), None)]
+    (tmp_path / "tokenizer.json").write_text("{ }")
+    assert weights_stamp(str(tmp_path), None) == stamps[0]
+    (tmp_path / "model.safetensors").write_bytes(b"two")
+    os.utime(tmp_path / "model.safetensors", (5, 5))
+    assert weights_stamp(str(tmp_path), None) != stamps[0]
+
+
+def test_links_into_the_hubs_cache_are_known_by_content(tmp_path: Path) -> None:
+    stamps: list[str | None] = []
+    for place in ("one", "two"):
+        blobs, snapshot = tmp_path / place / "blobs", tmp_path / place / "snapshots" / "abc"
+        blobs.mkdir(parents=True)
+        snapshot.mkdir(parents=True)
+        (blobs / "deadbeef").write_bytes(b"weights")
+        os.utime(blobs / "deadbeef", (len(stamps), len(stamps)))
+        (snapshot / "model.safetensors").symlink_to(blobs / "deadbeef")
+        stamps.append(weights_stamp(str(snapshot), None))
+    assert stamps[0] is not None
+    assert stamps[0] == stamps[1]
+
+
+def test_weights_that_cannot_be_told_have_no_stamp(tmp_path: Path) -> None:
+    assert weights_stamp("someone/some-model", None) is None
+    assert weights_stamp("someone/some-model", "abc") == "commit abc"
+    assert weights_stamp(str(tmp_path), None) is None
+
+
+def test_an_adapter_trained_anew_under_its_name_has_other_blocks(tmp_path: Path) -> None:
+    assert folder_stamp(str(tmp_path / "missing")) is None
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"1")
+    before = folder_stamp(str(tmp_path))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"22")
+    after = folder_stamp(str(tmp_path))
+    assert before != after
+    assert len({name_of(1), block_name(name_of(1), before), block_name(name_of(1), after)}) == 3
+    assert block_name(name_of(1), None) == name_of(1)

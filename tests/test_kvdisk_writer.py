@@ -1,0 +1,235 @@
+"""Blocks reach the disk beside the engine's work, or are told as not written; a full disk costs nothing else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aicockpit.kvdisk import files
+from aicockpit.kvdisk.shelf import Shelf, sweep
+from aicockpit.kvdisk.stats import Counts, Data, keyed, merged
+from aicockpit.kvdisk.writer import Limits, Writer
+from kvdisk_rig import PAYLOAD, block, left_behind, load, name_of, shelf_in, store, until
+
+SIZE = files.room(PAYLOAD)
+
+
+class Rig:
+    """A writer whose disk and clock are in the test's hands."""
+
+    def __init__(self, root: Path, **limits: int | float) -> None:
+        self.root = root
+        self.shelf: Shelf = shelf_in(root)
+        self.counts = Counts()
+        self.seen: Data = {}
+        self.now = 1000.0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.problem: int | None = None
+        chosen = Limits(**{"root": str(root), "cap": 1000 * SIZE, "reserve": 0, **limits})  # type: ignore[arg-type]
+        self.writer = Writer(self.shelf, chosen, PAYLOAD, self.counts, put=self._put, clock=lambda: self.now)
+
+    def _put(self, handle: int, rest: memoryview) -> int:
+        assert self.gate.wait(10)
+        if self.problem is not None:
+            os.write(handle, rest[:50])
+            raise OSError(self.problem, os.strerror(self.problem))
+        return os.write(handle, rest)
+
+    def keep(self, number: int, depth: int = 0) -> None:
+        def copy(into: memoryview) -> None:
+            into[:] = block(name_of(number))
+
+        self.writer.keep(name_of(number), depth, copy)
+
+    def told(self, name: str, label: str | None = None) -> float:
+        self.seen = merged(self.seen, self.counts.take())
+        return self.seen.get(keyed(name, label), 0)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.gate.set()
+    made.writer.close()
+
+
+def test_blocks_are_written_and_counted(rig: Rig) -> None:
+    for number in range(20):
+        rig.keep(number, depth=number)
+    assert rig.writer.flush(10)
+    for number in range(20):
+        assert load(rig.shelf, name_of(number)) == block(name_of(number))
+    assert rig.told("stored_blocks") == 20
+    assert rig.told("stored_bytes") == 20 * SIZE
+    assert rig.told("storing") == 1
+    assert not rig.writer.take_refused()
+
+
+def test_the_step_does_not_wait_for_the_disk(rig: Rig) -> None:
+    rig.gate.clear()
+    for number in range(10):
+        rig.keep(number)
+    assert not rig.writer.flush(0.01)
+    rig.gate.set()
+    assert rig.writer.flush(10)
+    assert rig.told("stored_blocks") == 10
+
+
+def test_writing_waits_while_a_prompt_is_computed(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, buffer=8 * SIZE)
+    rig.writer.hold(True)
+    for number in range(3):
+        rig.keep(number)
+    assert not rig.writer.flush(0.05)
+    assert rig.told("stored_blocks") == 0
+    for number in range(3, 6):
+        rig.keep(number)
+    until(lambda: rig.told("stored_blocks") == 3)
+    assert not rig.writer.flush(0.05), "the rest fills less than half of the buffer"
+    rig.writer.hold(False)
+    assert rig.writer.flush(10)
+    assert rig.told("stored_blocks") == 6
+    rig.writer.hold(True)
+    rig.keep(9)
+    rig.writer.close(1)
+    assert rig.shelf.has(name_of(9)), "a held writer still writes what it has before it ends"
+
+
+def test_what_is_there_is_touched_and_not_copied(rig: Rig) -> None:
+    path = store(rig.shelf, name_of(1), now=5)
+    rig.writer.keep(name_of(1), 0, lambda into: pytest.fail("copied"))
+    assert os.stat(path).st_mtime > 1e9
+    assert rig.told("stored_blocks") == 0
+
+
+def test_a_block_that_is_waiting_is_not_copied_again(rig: Rig) -> None:
+    rig.gate.clear()
+    rig.keep(1)
+    rig.writer.keep(name_of(1), 0, lambda into: pytest.fail("copied"))
+    rig.gate.set()
+    assert rig.writer.flush(10)
+    assert rig.told("stored_blocks") == 1
+
+
+def test_a_full_buffer_refuses_and_says_so(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, buffer=3 * SIZE)
+    rig.gate.clear()
+    for number in range(5):
+        rig.keep(number)
+    assert rig.writer.take_refused() == [name_of(3), name_of(4)]
+    assert rig.told("unstored_blocks", "busy") == 2
+    rig.gate.set()
+    assert rig.writer.flush(10)
+    rig.keep(3)
+    assert rig.writer.flush(10)
+    assert rig.shelf.has(name_of(3))
+    rig.writer.close()
+
+
+@pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_full_disk_turns_storing_off_and_on_again(rig: Rig, problem: int) -> None:
+    rig.keep(0)
+    assert rig.writer.flush(10)
+    rig.problem = problem
+    rig.keep(1)
+    assert rig.writer.flush(10)
+    assert rig.told("storing") == 0
+    assert rig.writer.off_reason == os.strerror(problem)
+    rig.writer.keep(name_of(2), 0, lambda into: pytest.fail("copied for a disk that takes nothing"))
+    assert rig.writer.take_refused() == [name_of(1), name_of(2)]
+    assert rig.told("unstored_blocks", "disk") == 2
+    assert not left_behind(rig.root)
+    assert load(rig.shelf, name_of(0)) == block(name_of(0)), "what is stored stays of use"
+    rig.problem = None
+    rig.now += 15
+    rig.keep(1)
+    assert rig.writer.flush(10)
+    assert load(rig.shelf, name_of(1)) == block(name_of(1))
+    assert rig.told("storing") == 1
+    assert rig.writer.off_reason is None
+
+
+def test_what_waits_while_the_disk_is_full_is_refused_too(rig: Rig) -> None:
+    rig.gate.clear()
+    for number in range(6):
+        rig.keep(number)
+    rig.problem = errno.ENOSPC
+    rig.gate.set()
+    assert rig.writer.flush(10)
+    assert sorted(rig.writer.take_refused()) == sorted(name_of(number) for number in range(6))
+
+
+def test_room_for_others_stays_on_the_disk(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, reserve=1 << 60)
+    rig.keep(1)
+    assert rig.writer.flush(10)
+    assert rig.told("storing") == 0
+    assert "are free" in (rig.writer.off_reason or "")
+    rig.writer.close()
+
+
+def test_a_folder_that_vanishes_is_made_again(rig: Rig) -> None:
+    rig.keep(1)
+    assert rig.writer.flush(10)
+    os.rename(rig.root / Path(rig.shelf.folder).parent.name, rig.root / "gone")
+    rig.keep(2)
+    assert rig.writer.flush(10)
+    assert load(rig.shelf, name_of(2)) == block(name_of(2))
+
+
+def test_the_cap_holds_at_every_moment(tmp_path: Path) -> None:
+    cap = 60 * SIZE
+    rig = Rig(tmp_path, cap=cap)
+    most = 0
+    for number in range(400):
+        rig.keep(number)
+        assert rig.writer.flush(10)
+        swept = sweep(str(tmp_path), 1 << 60)
+        assert swept is not None
+        most = max(most, swept.held)
+    assert cap // 2 < most <= cap
+    assert rig.shelf.has(name_of(399))
+    assert not rig.shelf.has(name_of(0))
+    assert rig.told("evicted_blocks") > 300
+    rig.writer.close()
+
+
+def test_replicas_that_share_a_folder_share_its_cap(tmp_path: Path) -> None:
+    cap = 100 * SIZE
+    rigs = [Rig(tmp_path, cap=cap) for _ in range(3)]
+    most = 0
+    for number in range(300):
+        for at, rig in enumerate(rigs):
+            rig.keep(number * 3 + at)
+        for rig in rigs:
+            assert rig.writer.flush(10)
+        held = sum(path.stat().st_size for path in tmp_path.rglob("*.kv"))
+        most = max(most, held)
+    assert cap // 2 < most <= cap * 1.05
+    for rig in rigs:
+        rig.writer.close()
+
+
+def test_a_cap_below_one_block_keeps_nothing_and_does_not_fail(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, cap=SIZE)
+    rig.keep(1)
+    assert rig.writer.take_refused() == [name_of(1)]
+    assert rig.told("storing") == 0
+    assert "holds no block" in (rig.writer.off_reason or "")
+    rig.writer.close()
+
+
+def test_close_writes_what_is_waiting(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    for number in range(30):
+        rig.keep(number)
+    rig.writer.close()
+    assert all(rig.shelf.has(name_of(number)) for number in range(30))
+    assert not [thread for thread in threading.enumerate() if thread.name == "kvdisk-writer"]
