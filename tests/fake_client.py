@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -355,5 +356,16 @@ def start_fake(
             fake.wait_ready()
         yield fake
     finally:
+        core = _children(process.pid)
         process.kill()
         process.wait()
+        for pid in core:  # one that a test has stopped would stay for ever
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
