@@ -56,6 +56,8 @@ export class Composer {
     const line = h("div", { class: "composer-line" }, this.#meter.element, this.#stop, this.#send);
     const frame = h("div", { class: "composer-box" }, this.#chips, this.#pictures, this.#box, line);
     this.element = h("form", { class: "composer", "aria-label": "Ask" }, this.#suggest.element, frame, this.#why);
+    // A narrower bar breaks the lines anew.
+    if (typeof ResizeObserver === "function") new ResizeObserver(() => this.#grow()).observe(this.element);
     this.#listen();
     this.#showPictures();
   }
