@@ -11,6 +11,7 @@ from pathlib import Path
 from aicockpit.kvdisk import files
 from aicockpit.kvdisk.blocks import Blocks
 from aicockpit.kvdisk.shelf import Shelf, age_ns
+from aicockpit.kvdisk.stats import Counts, Data, keyed, merged
 
 KEY = b"0123456789abcdef"
 FOLDER = "model-" + KEY.hex()
@@ -41,6 +42,17 @@ def store(shelf: Shelf, name: bytes, *, depth: int = 0, now: float | None = None
 
 def load(shelf: Shelf, name: bytes, size: int = PAYLOAD) -> bytes:
     return bytes(files.read(shelf.path(name), shelf.key, name, bytearray(files.room(size))))
+
+
+class Counted:
+    """A rig that remembers what its counters have told."""
+
+    def __init__(self) -> None:
+        self.counts, self.seen = Counts(), Data()
+
+    def told(self, name: str, label: str | None = None) -> float:
+        self.seen = merged(self.seen, self.counts.take())
+        return self.seen.get(keyed(name, label), 0)
 
 
 class Memory:

@@ -14,21 +14,19 @@ from aicockpit.kvdisk import files
 from aicockpit.kvdisk.loader import SAMPLE_BLOCKS, Load, Loaded, Loader, Piece
 from aicockpit.kvdisk.meter import LoadMeter
 from aicockpit.kvdisk.shelf import Shelf
-from aicockpit.kvdisk.stats import Counts, Data, keyed, merged
-from kvdisk_rig import PAYLOAD, Memory, block, name_of, shelf_in, store, until
+from kvdisk_rig import PAYLOAD, Counted, Memory, block, name_of, shelf_in, store, until
 
 SIZE = files.room(PAYLOAD)
 
 
-class Rig:
+class Rig(Counted):
     """Thirty stored blocks and a loader, whose reads the test can hold up."""
 
     def __init__(self, root: Path, *, bytes_per_s: float | None = None, stall_s: float = 5.0) -> None:
+        super().__init__()
         self.shelf: Shelf = shelf_in(root)
         self.memory = Memory()
         self.meter = LoadMeter()
-        self.counts = Counts()
-        self.seen: Data = {}
         self.gate = threading.Event()
         self.gate.set()
         self.reading = threading.Event()
@@ -60,10 +58,6 @@ class Rig:
             self.loader.wait(0.05)
             found += self.loader.take()
         return found
-
-    def told(self, name: str, label: str | None = None) -> float:
-        self.seen = merged(self.seen, self.counts.take())
-        return self.seen.get(keyed(name, label), 0)
 
 
 @pytest.fixture

@@ -12,21 +12,19 @@ import pytest
 
 from aicockpit.kvdisk import files
 from aicockpit.kvdisk.shelf import Shelf, sweep
-from aicockpit.kvdisk.stats import Counts, Data, keyed, merged
 from aicockpit.kvdisk.writer import Limits, Writer
-from kvdisk_rig import PAYLOAD, block, left_behind, load, name_of, shelf_in, store, until
+from kvdisk_rig import PAYLOAD, Counted, block, left_behind, load, name_of, shelf_in, store, until
 
 SIZE = files.room(PAYLOAD)
 
 
-class Rig:
+class Rig(Counted):
     """A writer whose disk and clock are in the test's hands."""
 
     def __init__(self, root: Path, **limits: int | float) -> None:
+        super().__init__()
         self.root = root
         self.shelf: Shelf = shelf_in(root)
-        self.counts = Counts()
-        self.seen: Data = {}
         self.now = 1000.0
         self.gate = threading.Event()
         self.gate.set()
@@ -46,10 +44,6 @@ class Rig:
             into[:] = block(name_of(number))
 
         self.writer.keep(name_of(number), depth, copy)
-
-    def told(self, name: str, label: str | None = None) -> float:
-        self.seen = merged(self.seen, self.counts.take())
-        return self.seen.get(keyed(name, label), 0)
 
 
 @pytest.fixture

@@ -69,34 +69,28 @@ def _markdown(text: str, most: int) -> Document:
     blocks: list[Block] = []
     lines, waiting = _outside_comments(text).split("\n"), list[str]()
 
-    def flush() -> None:
-        part = "\n".join(waiting).strip("\n").rstrip()
-        if part.strip():
-            blocks.append(Block("text", part))
-        waiting.clear()
-
     number = 0
     while number < len(lines):
         line = lines[number]
         number += 1
         if fence := _FENCE.match(line):
-            flush()
+            _flush(blocks, waiting)
             end = _fence_end(lines, number, fence.group(1))
             body = "\n".join(lines[number:end]).strip("\n")
             if body.strip():
                 blocks.append(Block("code", f"{fence.group(2).lower()}\n{body}"))
             number = end + 1
         elif len(line) <= _LONGEST and (head := _ATX.match(line)):
-            flush()
+            _flush(blocks, waiting)
             blocks.append(Block("heading", _plain(head.group(2)), len(head.group(1)), head.group(3) or ""))
         elif waiting and len(waiting) == 1 and waiting[0].strip() and (under := _SETEXT.match(line[:_LONGEST])):
             name = waiting.pop()
             blocks.append(Block("heading", _plain(name), 1 if under.group(1)[0] == "=" else 2))
         elif not line.strip():
-            flush()
+            _flush(blocks, waiting)
         else:
             waiting.append(line)
-    flush()
+    _flush(blocks, waiting)
     first = next((block.text for block in blocks if block.kind == "heading" and block.level == 1), "")
     return Document(title or first, tuple(blocks), links)
 
@@ -128,16 +122,18 @@ def _plain(text: str) -> str:
     return re.sub(r"<[^>]{1,200}>|[*`]|(?<!\w)_|_(?!\w)", "", text).strip()[:300]
 
 
+def _flush(blocks: list[Block], waiting: list[str]) -> None:
+    """Lines of prose that something else ends become a block."""
+    part = "\n".join(waiting).strip("\n").rstrip()
+    if part.strip():
+        blocks.append(Block("text", part))
+    waiting.clear()
+
+
 def _rst(lines: list[str]) -> Document:
     blocks: list[Block] = []
     waiting: list[str] = []
     levels: list[str] = []  # adornments in order of appearance: that is what their level is
-
-    def flush() -> None:
-        part = "\n".join(waiting).strip("\n").rstrip()
-        if part.strip():
-            blocks.append(Block("text", part))
-        waiting.clear()
 
     number = 0
     while number < len(lines):
@@ -152,7 +148,7 @@ def _rst(lines: list[str]) -> Document:
         elif (code := _DIRECTIVE.match(line)) or line.rstrip().endswith("::"):
             if not code and not line.strip().startswith(".. "):
                 waiting.append(line.rstrip()[:-1] if line.strip() != "::" else "")
-            flush()
+            _flush(blocks, waiting)
             number, body = _indented(lines, number + 1, len(line) - len(line.lstrip()))
             if body and (code or not line.strip().startswith(".. ")):
                 blocks.append(Block("code", f"{code.group(1).lower() if code else ''}\n{body}"))
@@ -162,9 +158,9 @@ def _rst(lines: list[str]) -> Document:
             if line.strip() and not line.startswith(".. _"):
                 waiting.append(line)
             elif not line.strip():
-                flush()
+                _flush(blocks, waiting)
             number += 1
-    flush()
+    _flush(blocks, waiting)
     first = next((block.text for block in blocks if block.kind == "heading"), "")
     return Document(first, tuple(blocks))
 

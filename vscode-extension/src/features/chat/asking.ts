@@ -1,5 +1,6 @@
 /** From a question to the end of its answer: what was mentioned is read, the prompt fitted, the answer streamed and kept. */
 
+import { sleep } from "../../api/breath";
 import { Fault } from "../../api/fault";
 import type { Message, Model, Place } from "../../api/gateway";
 import { parseMentions } from "../../context/mentions";
@@ -96,7 +97,7 @@ export class Asker {
     const mentions = await mentionsFor(this.desk.surroundings, question.mentions, parseMentions(question.text));
     const reading = Promise.all(mentions.map((each) => this.#read(each, question, tokens, signal)));
     // The question leaves the box soon, even where the server or a file is slow.
-    const early = await Promise.race([Promise.all([finding, reading]), pause(READ_FIRST_MS)]);
+    const early = await Promise.race([Promise.all([finding, reading]), sleep(READ_FIRST_MS)]);
     const blind = early === undefined ? undefined : this.#blind(early[0].model, question);
     if (blind !== undefined) return this.desk.post({ type: "notice", text: blind });
     const id = this.desk.id();
@@ -313,8 +314,4 @@ export class Asker {
 
 function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
-}
-
-function pause(milliseconds: number): Promise<undefined> {
-  return new Promise((resolve) => setTimeout(() => resolve(undefined), milliseconds));
 }

@@ -1,5 +1,6 @@
 /** The chat behind its page: takes the page's messages, keeps the conversations, and tells the page what changed. */
 
+import { sleep } from "../../api/breath";
 import { TokenEstimate } from "../../context/tokens";
 import { Applying } from "./applying";
 import { Asker } from "./asking";
@@ -196,7 +197,7 @@ export class ChatSession {
   async #tellState(): Promise<void> {
     await this.#resumed();
     const viewing = this.#models.view();
-    const models = await Promise.race([viewing, pause(MODELS_MS)]);
+    const models = await Promise.race([viewing, sleep(MODELS_MS)]);
     const heads = await this.#heads();
     const folder = this.desk.folder();
     const state: ChatState = {
@@ -371,8 +372,4 @@ export class ChatSession {
     const prompt = this.#meter.tokens(this.#kept.turns, this.#chips.all, draft, model, this.desk.settings());
     this.desk.post({ type: "tokens", prompt, ...(model?.maxLength !== undefined && { limit: model.maxLength }) });
   }
-}
-
-function pause(milliseconds: number): Promise<undefined> {
-  return new Promise((resolve) => setTimeout(() => resolve(undefined), milliseconds));
 }
