@@ -159,8 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
             sent = sent[: fault.cut]
         step = max(1, int(fault.pace / 20)) if fault.pace else len(sent) or 1
         for at in range(0, len(sent), step):
+            self.server.sent += min(step, len(sent) - at)  # before: who has read it may look at once
             self.wfile.write(sent[at : at + step])
-            self.server.sent += min(step, len(sent) - at)
             if fault.pace:
                 time.sleep(0.05)
 

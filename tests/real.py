@@ -43,6 +43,12 @@ class Server:
         with self.client() as client:
             return client.get(path).raise_for_status().json()
 
+    def forget_workspaces(self) -> None:
+        """Delete what other tests left: workspaces share the KV cache, and packs shrink."""
+        with self.client() as client:
+            for one in client.get("/api/workspaces").raise_for_status().json()["workspaces"]:
+                client.delete(f"/api/workspaces/{one['name']}").raise_for_status()
+
     def engine(self) -> dict[str, Any]:
         return dict(self.get("/api/engines")["engines"][0])
 

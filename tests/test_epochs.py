@@ -367,3 +367,23 @@ async def test_a_deleted_workspace_leaves_nothing(rig: Rig) -> None:
     await rig.until(lambda: not rig.engines["e0"].targets)
     assert rig.contexts.head(rig.workspace, MODEL, "completion", "", "e0").reason == "there is no such workspace"
     assert rig.contexts.status(rig.workspace)["models"] == {}
+
+
+async def test_a_workspace_that_nobody_works_on_takes_no_share_of_the_cache(rig: Rig) -> None:
+    await rig.in_service()
+    other = rig.store.create("me", "other").id
+    rig.contexts.head(other, MODEL, "completion", "", "e0", None)
+    rooms = rig.contexts._rooms
+    track = rooms[rig.workspace].tracks[MODEL, "completion"]
+
+    async def shares(count: int) -> None:
+        rooms[rig.workspace].ring()
+        cut = f"to each of {count} shares"
+        await rig.until(lambda: any(cut in reason for reason in track.budget.reasons))
+
+    rig.worth = {**rig.worth, "completion": Given(pack=1_000_000)}
+    await shares(2)
+    rooms[other].used -= 5 * 3600
+    await shares(1)
+    rooms[other].used = rooms[rig.workspace].used
+    await shares(2)

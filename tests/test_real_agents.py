@@ -49,6 +49,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    server.forget_workspaces()
     folder = tmp_path_factory.mktemp("agents")
     tree = folder / NAME
     shutil.copytree(ROOT / "src/aicockpit/engines", tree / "engines", ignore=shutil.ignore_patterns("__pycache__"))

@@ -65,6 +65,7 @@ def project(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     tree = tmp_path_factory.mktemp("project") / NAME
     shutil.copytree(ROOT / "src/aicockpit/engines", tree / "engines", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "src/aicockpit/errors.py", tree / "errors.py")
+    server.forget_workspaces()
     made = Project(server, tree)
     made.watch()
     try:

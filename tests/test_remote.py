@@ -39,9 +39,9 @@ class Ranged(fake_hub._Handler):
         for name, value in {**headers, "Content-Length": str(len(part))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(part)
         assert isinstance(self.server, fake_hub.Hub)
         self.server.sent += len(part)
+        self.wfile.write(part)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ Render = Callable[[str, str, str], Awaitable[tuple[int, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """See the module. `rooms` counts those in use; `changed` has the engines told what to keep warm now.
+    """See the module. `rooms` counts those that share the KV caches; `changed` has the engines told what to warm now.
 
     `clock` is monotonic, in seconds; `today` the time of day as the engines' templates print it.
     """

@@ -67,7 +67,7 @@ class Contexts:
             render,
             models,
             worth or worths.shipped().lookup,
-            lambda: len(self._rooms),
+            self._sharing,
             self._retarget_soon,
             clock,
             today,
@@ -90,10 +90,10 @@ class Contexts:
         )
         kept = kept[: self._limits.rooms]
         now = self._clock()
-        for place, id in enumerate(kept):
+        for id in kept:
             room = self._room(id)
             if room is not None:
-                room.used = now - 1e-3 * place
+                room.used = now - self._store.unused_s(id)
 
     async def close(self) -> None:
         """End every task. Nothing is lost: what a restart needs is in the store already."""
@@ -218,6 +218,11 @@ class Contexts:
         room = self._rooms[id] = Room(info, self._desk)
         room.launch()
         return room
+
+    def _sharing(self) -> int:
+        """Workspaces that divide the KV caches: one that nobody works on is warmed with what the others leave."""
+        since = self._clock() - self._limits.shared_s
+        return max(1, sum(room.used >= since for room in self._rooms.values()))
 
     def _retarget_soon(self) -> None:
         if self._soon is None and not self._closed:

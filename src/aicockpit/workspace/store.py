@@ -136,6 +136,11 @@ class Store:
         if id in self._infos:
             self._used[id] = self._clock()
 
+    def unused_s(self, id: int) -> float:
+        """Seconds since it was used last; 0 for one that is not here."""
+        info = self._infos.get(id)
+        return max(0.0, self._clock() - self._used.get(id, info.used)) if info else 0.0
+
     def create(self, owner: str, name: str) -> Info:
         """The workspace, new or not. Raises BadRequest for a name that cannot be one, Overloaded beyond the limit."""
         if not _NAME.fullmatch(name):

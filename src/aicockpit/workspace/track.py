@@ -31,7 +31,7 @@ class EpochLimits:
     at which the next epoch is built; the rest takes the saves until it is warm. `lines`: of one entry. `patience_s`:
     how long an open file keeps a warm head while a newer one is warmed with its runway; `runway`: its tokens at most.
     `search_s`: between two searches for snippets for a file, more for one that moves faster than the engines warm, at
-    most `search_most_s`.
+    most `search_most_s`. `rooms`: workspaces kept in work; those used within `shared_s` share the KV caches.
     """
 
     idle_s: float = 20.0
@@ -45,6 +45,7 @@ class EpochLimits:
     retry_s: float = 60.0
     render_retry_s: float = 5.0
     rooms: int = 64
+    shared_s: float = 4 * 3600.0
     saves: int = 256
     search_s: float = 1.0
     search_most_s: float = 15.0
