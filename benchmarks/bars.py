@@ -21,6 +21,11 @@ class Bar:
     seen: str
 
 
+def checked(text: str, good: bool, seen: str) -> Bar:
+    """A bar that was measured."""
+    return Bar(text, "PASS" if good else "MISSED", seen)
+
+
 @dataclass(frozen=True, slots=True)
 class Soak:
     """What a soak found."""
@@ -53,7 +58,7 @@ class Results:
 def _bar(text: str, seen: float | None, passed: bool, unit: str) -> Bar:
     if seen is None:
         return Bar(text, "NOT MEASURED", "-")
-    return Bar(text, "PASS" if passed else "MISSED", f"{seen:,.2f}{unit}")
+    return checked(text, passed, f"{seen:,.2f}{unit}")
 
 
 def _json_bar(results: Results) -> Bar:

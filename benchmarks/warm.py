@@ -2,7 +2,8 @@
 
 Real vLLM: starts `aicockpit serve` (the CPU profile, or the server at --gateway), indexes a copy of the repository with
 `aicockpit watch`, and asks for completions in it: cold (a salt of its own), warm, right after a save of another
-file, after a kill -9 of the engine; then small requests with and without warming going on beside them.
+file, after a kill -9 of the engine; then small requests with and without warming going on beside them. At last the
+same pack after restarts of an engine without a KV tier, with one on disk, and in a second replica on the same disk.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.console import Console
 
-from benchmarks import sections
+from benchmarks import sections, warm_tier
+from benchmarks.bars import Bar, checked
 from benchmarks.gateway import machine
 from benchmarks.proc import ROOT
 from benchmarks.report import markdown_table
@@ -150,43 +152,34 @@ def ask_for(rig: Rig, seconds: float, found: Found | None) -> list[float]:
     return times
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    text: str
-    good: bool
-    seen: str
-
-    @property
-    def verdict(self) -> str:
-        return "PASS" if self.good else "MISSED"
-
-
 def bars(found: Found) -> list[Bar]:
     cold, warm = statistics.median(found.cold), statistics.median(found.warm)
     saved = statistics.median(found.saved)
     cold_ones = [pair for pair in found.never_cold if pair[1] < pair[0] or pair[0] < 0.9 * found.pack_tokens]
     alone, beside = p(found.alone, 0.99), p(found.beside, 0.99)
     return [
-        Bar("a pack of 2,000 tokens or more", found.pack_tokens >= 2000, f"{found.pack_tokens}"),
-        Bar("warm at least 10x faster than cold", cold >= 10 * warm, f"{cold / warm:.1f}x"),
-        Bar("right after a save at least 5x faster than cold", cold >= 5 * saved, f"{cold / saved:.1f}x"),
-        Bar(
+        checked("a pack of 2,000 tokens or more", found.pack_tokens >= 2000, f"{found.pack_tokens}"),
+        checked("warm at least 10x faster than cold", cold >= 10 * warm, f"{cold / warm:.1f}x"),
+        checked("right after a save at least 5x faster than cold", cold >= 5 * saved, f"{cold / saved:.1f}x"),
+        checked(
             "never a cold request once the first epoch is warm",
             not cold_ones,
             f"{len(cold_ones)} of {len(found.never_cold)} found less than predicted or than 90 % of the pack",
         ),
-        Bar(
+        checked(
             "interactive p99 beside warming: at most p99 alone and one step",
             beside <= alone + found.step_s,
             f"{beside:.3f} s <= {alone:.3f} + {found.step_s:.3f} s",
         ),
-        Bar("a step of warming: at most 0.5 s", found.step_s <= 0.5, f"{found.step_s:.3f} s"),
-        Bar(
+        checked("a step of warming: at most 0.5 s", found.step_s <= 0.5, f"{found.step_s:.3f} s"),
+        checked(
             "no step starts while an interactive request is in flight",
             found.steps_while_asked == 0 and found.steps_beside > 0,
             f"{found.steps_while_asked} of {found.steps_beside}",
         ),
-        Bar("re-warmed after kill -9 without the indexer", found.rewarm_s > 0, f"{found.rewarm_s:.1f} s after ready"),
+        checked(
+            "re-warmed after kill -9 without the indexer", found.rewarm_s > 0, f"{found.rewarm_s:.1f} s after ready"
+        ),
     ]
 
 
@@ -209,15 +202,19 @@ def rows(found: Found) -> list[tuple[str, ...]]:
 _HEAD = ("completion", "times", "first token p50 s", "p99 s", "faster than cold")
 
 
-def page(found: Found, facts: Sequence[str]) -> str:
+def page(found: Found, tiers: warm_tier.Tiers, facts: Sequence[str]) -> str:
     table = markdown_table(_HEAD, rows(found))
-    verdicts = markdown_table(("bar", "verdict", "seen"), [(bar.text, bar.verdict, bar.seen) for bar in bars(found)])
+    checked = [*bars(found), *warm_tier.bars(tiers)]
+    verdicts = markdown_table(("bar", "verdict", "seen"), [(bar.text, bar.verdict, bar.seen) for bar in checked])
     told = (
         f"First epoch warm {found.first_warm_s:.1f} s after `aicockpit watch` began; a save was warm "
         f"{statistics.median(found.save_to_warm):.2f} s later (median), the pack {found.rewarm_s:.1f} s after a killed "
         "engine was ready again."
     )
-    return "\n\n".join(["\n".join(facts), table, told, verdicts])
+    tier = (
+        f"With and without a KV tier on disk: one prompt of {tiers.tokens} tokens, header, pack and tail, as token ids."
+    )
+    return "\n\n".join(["\n".join(facts), table, told, tier, warm_tier.table(tiers), verdicts])
 
 
 def main(words: list[str]) -> int:
@@ -240,12 +237,15 @@ def main(words: list[str]) -> int:
             f"{time.strftime('%Y-%m-%d')}; {machine()}; {rig.engine_told()}; repository {rig.repo_told()} as `{NAME}`.",
             f"Made by `{shlex.join(['python', 'benchmarks/warm.py', *words])}`.",
         ]
+    with tempfile.TemporaryDirectory(prefix="warm-tier-") as made:
+        tiers = warm_tier.measure(Path(made), plan.repo or ROOT, plan.budget, 1 if quick else 3, console)
     for line in rows(found):
         console.print("  ".join(line))
-    for bar in bars(found):
+    console.print(warm_tier.table(tiers), markup=False, soft_wrap=True)
+    for bar in [*bars(found), *warm_tier.bars(tiers)]:
         console.print(f"{bar.verdict:<7} {bar.text}: {bar.seen}")
     if chosen.write:
-        sections.write(PAGE, "warm", page(found, facts))
+        sections.write(PAGE, "warm", page(found, tiers, facts))
     return 0
 
 

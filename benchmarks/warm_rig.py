@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,13 @@ class Answer:
     prompt: int
     predicted: int
     cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    first_s: float
+    request_id: str
+    usage: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,32 +233,53 @@ class Rig:
         body: dict[str, Any] = {"prompt": prefix, "suffix": suffix, "path": path, "workspace": NAME, "max_tokens": 4}
         if salt:
             body |= {"cache_salt": salt, "context": _ALL}
-        first, request_id = self._stream(body)
-        context = self.client.get(f"/api/requests/{request_id}").raise_for_status().json()["context"]
-        return Answer(first, context["prompt_tokens"] or 0, context["predicted_cached"], context["cached_tokens"] or 0)
+        heard = self._stream(body)
+        context = self.client.get(f"/api/requests/{heard.request_id}").raise_for_status().json()["context"]
+        return Answer(
+            heard.first_s, context["prompt_tokens"] or 0, context["predicted_cached"], context["cached_tokens"] or 0
+        )
 
     def ask(self, prompt: str) -> float:
         """Seconds to the first token of a request in no workspace."""
-        return self._stream({"prompt": prompt, "max_tokens": 4})[0]
+        return self._stream({"prompt": prompt, "max_tokens": 4}).first_s
 
-    def _stream(self, body: dict[str, Any]) -> tuple[float, str]:
+    def prompt_tokens(self, path: str, prefix: str, suffix: str) -> list[int]:
+        """The whole prompt that a completion in the workspace gets: header, pack and tail."""
+        body = {"prompt": prefix, "suffix": suffix, "path": path, "workspace": NAME, "max_tokens": 1}
+        body |= {"model": self.model, "return_token_ids": True}
+        answer = self.client.post("/v1/completions", json=body).raise_for_status().json()
+        return list(answer["choices"][0]["prompt_token_ids"])
+
+    def send(self, tokens: Sequence[int], salt: str = "") -> Answer:
+        """Such a prompt, in no workspace."""
+        body: dict[str, Any] = {"prompt": list(tokens), "max_tokens": 4, "stream_options": {"include_usage": True}}
+        heard = self._stream(body | ({"cache_salt": salt} if salt else {}))
+        details = heard.usage.get("prompt_tokens_details") or {}
+        return Answer(heard.first_s, int(heard.usage["prompt_tokens"]), 0, int(details.get("cached_tokens") or 0))
+
+    def _stream(self, body: dict[str, Any]) -> _Heard:
         body = {"model": self.model, "temperature": 0, "stream": True, **body}
         began, clock = time.monotonic(), time.time()
         first = float("nan")
+        usage: dict[str, Any] = {}
         with self.client.stream("POST", "/v1/completions", json=body) as answer:
             if answer.status_code != 200:
                 raise SystemExit(f"{answer.status_code}: {answer.read().decode()[:500]}")
             for line in answer.iter_lines():
-                if line.startswith("data: {") and first != first and json.loads(line[6:])["choices"]:
+                if not line.startswith("data: {"):
+                    continue
+                event = json.loads(line[6:])
+                if first != first and event["choices"]:
                     first = time.monotonic() - began
+                usage = event.get("usage") or usage
             request_id = answer.headers["x-request-id"]
         self.asked.append((clock, time.time()))
-        return first, request_id
+        return _Heard(first, request_id, usage)
 
 
 @contextmanager
-def start_rig(folder: Path, repo: Path, budget: int, say: Console) -> Iterator[Rig]:
-    """`aicockpit serve` with the CPU profile and a copy of the repository; both are gone afterwards."""
+def start_rig(folder: Path, repo: Path, budget: int, say: Console, tier: str = "none") -> Iterator[Rig]:
+    """`aicockpit serve` with the CPU profile, a `kv_tier` and a copy of the repository; all are gone afterwards."""
     tree = folder / NAME
     ignored = shutil.ignore_patterns(
         ".git", ".venv", ".bench", "node_modules", "__pycache__", ".*_cache", ".hypothesis"
@@ -267,6 +295,7 @@ def start_rig(folder: Path, repo: Path, budget: int, say: Console) -> Iterator[R
         "AICOCKPIT_API_KEY": KEY,
         "AICOCKPIT_CONTEXT": str(budget),
         "AICOCKPIT_LOG_LEVEL": "debug",
+        "AICOCKPIT_KV_TIER": tier,
         "AICOCKPIT_ENGINE_ARGS": "--max-num-seqs 16 --kv-cache-memory-bytes 1000000000",
     }
     command = [sys.executable, "-m", "aicockpit.cli", "serve", "--env-file", str(ROOT / ".env.cpu")]

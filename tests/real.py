@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,3 +104,17 @@ def stop(server: Server) -> list[psutil.Process]:
         server.process.wait()
         raise
     return [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@contextlib.contextmanager
+def watching(server: Server, tree: Path, name: str) -> Iterator[None]:
+    """`aicockpit watch` on a tree, with its output beside it."""
+    env = {**os.environ, "AICOCKPIT_STATE_DIR": str(server.state)}
+    command = [sys.executable, "-m", "aicockpit.cli", "watch", str(tree), "--name", name]
+    with (tree.parent / "watch.log").open("ab") as out:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0

@@ -143,14 +143,14 @@ def test_without_a_network_pull_says_what_the_cache_has(environment: fake_hub.Hu
 
 
 def test_ctrl_c_ends_at_once_and_the_next_pull_goes_on(environment: fake_hub.Hub, tmp_path: Path) -> None:
-    environment.fault(Fault("GET /cdn", 1, pace=1_000_000))
+    environment.fault(Fault("GET /cdn", 1, pace=300_000))  # ten seconds for all of it
     child = subprocess.Popen(command("pull", "ok/m"), env=environ(tmp_path), stderr=subprocess.PIPE, text=True)
-    while environment.sent < 500_000 and child.poll() is None:
+    while environment.sent < 150_000 and child.poll() is None:
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
     began = time.monotonic()
     _, errors = child.communicate()
-    assert (child.returncode, time.monotonic() - began < 2) == (130, True)
+    assert (child.returncode, time.monotonic() - began < 6) == (130, True)
     assert "`aicockpit models pull ok/m` goes on with it" in errors
     (row,) = rows(tmp_path)
     assert row["lack"].endswith("(a cut download)")

@@ -92,7 +92,7 @@ async def test_depth_bytes_and_time_end_it_too(tmp_path: Path) -> None:
     with serving({"/": page("Home", "/0"), **slow}) as site, store_in(tmp_path, limits) as store:
         began = time.monotonic()
         found = await crawled(store, site.url + "/", limits)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 6
     assert found.tally.done >= 2
     assert "1 s, the limit" in found.tally.problems[0]
 

@@ -303,7 +303,7 @@ async def test_cancelling_ends_the_child(environment: fake_hub.Hub, tmp_path: Pa
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(get("ok/m", tmp_path), 2)
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 15
 
 
 def test_a_disk_that_fills_up_is_told(environment: fake_hub.Hub, tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def test_a_call_that_hangs_is_not_asked_again_until_it_is_back() -> None:
     began = time.monotonic()
     again = bounded.call("test", slow, 10)
     assert isinstance(again, bounded.Hung)
-    assert (time.monotonic() - began < 1, len(calls)) == (True, 1)
+    assert (time.monotonic() - began < 5, len(calls)) == (True, 1)
     assert bounded.call("other", lambda: 3, 10) == 3
     release.set()
     while isinstance(found := bounded.call("test", slow, 5), bounded.Hung):

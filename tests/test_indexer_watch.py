@@ -231,4 +231,4 @@ def test_closing_takes_no_time(tmp_path: Path, heard: Heard) -> None:
     start = time.monotonic()
     for _ in range(20):
         Inotify(os.fsencode(tmp_path), heard).close()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 8

@@ -94,7 +94,7 @@ def test_nothing_waits_for_a_load(rig: Rig) -> None:
     assert rig.loader.take() == []
     started = time.monotonic()
     rig.loader.wait(0.02)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     rig.gate.set()
     assert rig.ended() == [Loaded("a", (), None)]
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +11,7 @@ import anthropic
 import openai
 import pytest
 
-from real import KEY, MODEL, ROOT, Server
+from real import KEY, MODEL, ROOT, Server, watching
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -50,22 +46,14 @@ class Site:
 @pytest.fixture(scope="module")
 def site(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     server.forget_workspaces()
-    folder = tmp_path_factory.mktemp("agents")
-    tree = folder / NAME
+    tree = tmp_path_factory.mktemp("agents") / NAME
     shutil.copytree(ROOT / "src/aicockpit/engines", tree / "engines", ignore=shutil.ignore_patterns("__pycache__"))
-    env = {**os.environ, "AICOCKPIT_STATE_DIR": str(server.state)}
-    command = [sys.executable, "-m", "aicockpit.cli", "watch", str(tree), "--name", NAME]
-    with (folder / "watch.log").open("wb") as out:
-        watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env)
     made = Site(server)
-    try:
+    with watching(server, tree, NAME):
         server.until(made.warm, 240)
         yield made
-    finally:
-        watcher.send_signal(signal.SIGINT)
-        watcher.wait(20)
-        with server.client() as client:
-            client.delete(f"/api/workspaces/{NAME}").raise_for_status()
+    with server.client() as client:
+        client.delete(f"/api/workspaces/{NAME}").raise_for_status()
 
 
 @pytest.fixture(scope="module")

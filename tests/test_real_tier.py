@@ -1,0 +1,95 @@
+"""A pack outlives its engine: with a KV tier on disk it comes back from there, through the gateway and real vLLM."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import psutil
+import pytest
+
+from real import KEY, ROOT, Server, watching
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+
+NAME, MODEL = "kept-tree", "kept"
+
+
+def engine(server: Server) -> dict[str, Any]:
+    return next(dict(one) for one in server.get("/api/engines")["engines"] if one["name"] == f"{MODEL}-0")
+
+
+def warmth(server: Server) -> dict[str, Any]:
+    """Of the one engine, when all of the pack is in its cache; empty before."""
+    models = server.get(f"/api/workspaces/{NAME}")["context"]["models"]
+    if MODEL not in models:
+        return {}
+    lane = models[MODEL]["lanes"]["completion"]
+    states = list(lane["engines"].values())
+    return dict(states[0], pack=lane["epoch"]["tokens"]) if [one["state"] for one in states] == ["warm"] else {}
+
+
+@pytest.fixture(scope="module")
+def kept(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server of all real tests, with a second model that has a tier, and a tree."""
+    server.forget_workspaces()
+    tree = tmp_path_factory.mktemp("kept") / NAME
+    shutil.copytree(ROOT / "src/aicockpit/engines", tree / "engines", ignore=shutil.ignore_patterns("__pycache__"))
+    row = {
+        "name": MODEL,
+        "model": str(server.state / "models" / "SmolLM2-135M-Instruct"),
+        "gpus": 0,
+        "context": 4096,
+        "kv_tier": "disk:1GiB",
+        "args": ["--kv-cache-memory-bytes", "200M"],
+    }
+    _reload(server, row)
+    with watching(server, tree, NAME):
+        server.until(lambda: warmth(server), 240)
+    yield server
+    _reload(server)
+
+
+def _reload(server: Server, *models: dict[str, Any]) -> None:
+    server.fleet.write_text(json.dumps({"models": models}))
+    with server.client() as client:
+        client.post("/api/reload", timeout=120).raise_for_status()
+
+
+def test_after_a_kill_the_pack_comes_back_from_the_disk(kept: Server) -> None:
+    before = warmth(kept)
+    pack = before["pack"]
+    assert before["origin"]["computed"] >= 0.9 * pack, "nobody had computed it before"
+    tree = psutil.Process(engine(kept)["pid"]).children(recursive=True)
+    next(one for one in tree if "EngineCore" in one.name() or "EngineCore" in " ".join(one.cmdline())).kill()
+    kept.until(lambda: engine(kept)["state"] != "ready", 60)
+    kept.until(lambda: engine(kept)["state"] == "ready", 300)
+    kept.until(lambda: warmth(kept), 180)
+    after = warmth(kept)
+    assert after["pack"] == pack
+    assert after["origin"]["found"] >= 0.8 * pack
+    assert after["origin"]["computed"] <= 0.2 * pack
+    with openai.OpenAI(base_url=kept.base, api_key=KEY, max_retries=0) as sdk:
+        answer = sdk.completions.create(model=f"{MODEL}@{NAME}", prompt="import ", max_tokens=1, temperature=0)
+    assert answer.usage is not None
+    details = answer.usage.prompt_tokens_details
+    assert details is not None
+    assert (details.cached_tokens or 0) >= 0.9 * pack - 32
+
+
+def test_a_pack_that_others_pushed_out_comes_back_from_the_disk_too(kept: Server) -> None:
+    before = warmth(kept)
+    with kept.client() as client:
+        for number in range(4):  # more than the cache holds
+            prompt = [1000 + (number * 7919 + at * 31) % 40_000 for at in range(3_500)]
+            body = {"model": MODEL, "prompt": prompt, "max_tokens": 1, "kv_transfer_params": {"store": False}}
+            client.post("/v1/completions", json=body).raise_for_status()
+
+    def again() -> bool:
+        now = warmth(kept)
+        return bool(now) and now["origin"]["found"] >= before["origin"]["found"] + 0.8 * before["pack"]
+
+    kept.until(again, 60)
