@@ -140,7 +140,6 @@ def engine(
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_SERVER_DEV_MODE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": cores,
-        "PYTHONHASHSEED": "0",
         "PYTHONPATH": str(ROOT / "src"),
     }
     with log.open("ab") as out:

@@ -51,6 +51,7 @@ class Found:
 
     cold: list[float] = field(default_factory=list)
     warm: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
     saved: list[float] = field(default_factory=list)
     save_to_warm: list[float] = field(default_factory=list)
     restarted: list[float] = field(default_factory=list)
@@ -88,6 +89,7 @@ def measure(rig: Rig, plan: Plan, say: Console) -> Found:
     for place in places[: plan.warms]:
         rig.open(place[0])
         note(found, rig.complete(*place), found.warm)
+        found.bare.append(rig.bare(*place))
     say.print(f"warm: {statistics.median(found.warm):.3f} s")
     for number, place in enumerate(places[: plan.saves]):
         rig.open(place[0])
@@ -191,6 +193,7 @@ def rows(found: Found) -> list[tuple[str, ...]]:
     return [
         row("cold", found.cold),
         row("warm", found.warm),
+        row("the same without context, its own lines computed", found.bare),
         row("right after a save of another file", found.saved),
         row("first after an engine restart (no context yet)", found.restarted[:1]),
         row("once re-warmed after the restart", found.restarted[1:]),

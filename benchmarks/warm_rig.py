@@ -239,6 +239,11 @@ class Rig:
             heard.first_s, context["prompt_tokens"] or 0, context["predicted_cached"], context["cached_tokens"] or 0
         )
 
+    def bare(self, path: str, prefix: str, suffix: str) -> float:
+        """Seconds to the first token of the same completion without context, of which nothing is cached."""
+        body = {"prompt": prefix, "suffix": suffix, "path": path, "workspace": NAME, "max_tokens": 4}
+        return self._stream(body | {"context": "none", "cache_salt": f"bare-{time.monotonic_ns()}"}).first_s
+
     def ask(self, prompt: str) -> float:
         """Seconds to the first token of a request in no workspace."""
         return self._stream({"prompt": prompt, "max_tokens": 4}).first_s

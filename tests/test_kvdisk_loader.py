@@ -169,3 +169,30 @@ def test_an_idle_loader_is_not_stalled(tmp_path: Path) -> None:
     rig.start("a", range(2))
     assert rig.ended() == [Loaded("a", (), None)]
     rig.loader.close()
+
+
+def test_after_close_nothing_is_put_into_the_engines_memory(rig: Rig) -> None:
+    rig.gate.clear()
+    rig.start("a", range(20))
+    assert rig.reading.wait(5)
+    rig.loader.close(0.05)  # the read hangs on
+    before = [rig.memory.read(number + 10) for number in range(20)]
+    rig.gate.set()
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "kvdisk-loader"])
+    assert [rig.memory.read(number + 10) for number in range(20)] == before
+
+
+def test_dropped_loads_are_told_as_failed_and_change_nothing(rig: Rig) -> None:
+    rig.gate.clear()
+    rig.start("a", range(5))
+    rig.start("b", range(5, 8))
+    assert rig.reading.wait(5)
+    rig.loader.drop()
+    assert rig.loader.take() == [
+        Loaded("a", tuple(range(10, 15)), "dropped"),
+        Loaded("b", tuple(range(15, 18)), "dropped"),
+    ]
+    rig.gate.set()
+    rig.start("c", range(3))
+    assert rig.ended() == [Loaded("c", (), None)]
+    assert rig.memory.read(13) != block(name_of(3))

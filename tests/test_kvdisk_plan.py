@@ -24,7 +24,7 @@ from aicockpit.kvdisk.meter import (
     remember,
     remembered,
 )
-from aicockpit.kvdisk.plan import FRESH_S, Planner, Report
+from aicockpit.kvdisk.plan import FRESH_S, Planner, Report, State, slowest
 from aicockpit.kvdisk.worker import Rank, Work
 from kvdisk_rig import Memory, block, name_of, shelf_in, store, until
 
@@ -99,7 +99,7 @@ def test_what_is_matched_is_loaded_into_the_blocks_behind_the_engines_own(rig: R
 
 def test_a_queue_at_the_disk_makes_others_compute(rig: Rig) -> None:
     rig.stored(10)
-    rig.planner.heard(Report(load=LoadRate(0.02, rig.now), compute=COMPUTE))
+    rig.planner.heard(Report(states={0: State(LoadRate(0.02, rig.now), COMPUTE)}))
     for request in "abc":
         rig.admit(request, 1000)
     assert rig.planner.matched("a", 0) == 10 * BLOCK
@@ -130,9 +130,11 @@ def test_after_a_failed_load_the_request_computes(rig: Rig) -> None:
 def test_a_silent_disk_is_not_asked(rig: Rig) -> None:
     rig.stored(10)
     rig.admit("a", 1000)
-    rig.planner.heard(Report(answering=False))
+    rig.planner.heard(Report(states={0: State(answering=False), 1: State()}))
     assert rig.planner.matched("a", 0) == 0
-    rig.planner.heard(Report())
+    rig.planner.heard(Report(states={1: State(LoadRate(0.1, 5))}))
+    assert rig.planner.matched("a", 0) == 0, "another rank's news say nothing of this one's disk"
+    rig.planner.heard(Report(states={0: State()}))
     assert rig.planner.matched("a", 0) == 10 * BLOCK
 
 
@@ -186,10 +188,11 @@ def test_a_forgotten_request_asks_for_nothing(rig: Rig) -> None:
 
 
 def test_reports_of_several_workers_are_one(rig: Rig) -> None:
-    one = Report(frozenset({"a"}), (b"x",), LoadRate(0.1, 5), COMPUTE, answering=True)
-    two = Report(frozenset({"b"}), (b"y",), LoadRate(0.2, 4), None, answering=False)
-    assert one.joined(two) == Report(frozenset({"a", "b"}), (b"x", b"y"), LoadRate(0.2, 4), COMPUTE, answering=False)
-    assert Report().joined(Report()) == Report()
+    one, two = State(LoadRate(0.1, 5), COMPUTE, answering=True), State(LoadRate(0.2, 4), None, answering=False)
+    joined = Report(frozenset({"a"}), (b"x",), {0: one}).joined(Report(frozenset({"b"}), (b"y",), {1: two}))
+    assert joined == Report(frozenset({"a", "b"}), (b"x", b"y"), {0: one, 1: two})
+    assert slowest([one, two]) == State(LoadRate(0.2, 4), COMPUTE, answering=False)
+    assert slowest([]) == State()
 
 
 # The choice.
@@ -339,7 +342,7 @@ def test_what_one_engine_kept_another_loads(tmp_path: Path) -> None:
     second, later = rank(tmp_path, other), Rig(tmp_path)
     report = second.report()
     assert report is not None
-    assert report.compute is not None, "how fast the first one computed is remembered"
+    assert report.states[0].compute is not None, "how fast the first one computed is remembered"
     later.planner.heard(report)
     later.admit("b", 200, always=True)
     later.planner.allocated("b", range(40, 60), later.planner.matched("b", 0))

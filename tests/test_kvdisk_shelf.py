@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from aicockpit.kvdisk import files
-from aicockpit.kvdisk.keys import Identity, block_name, folder_stamp, weights_stamp
-from aicockpit.kvdisk.shelf import PARTIAL_LIMIT_S, PrivateError, clear, make_private, sweep
+from aicockpit.kvdisk.keys import Identity, adapter_stamp, block_name, weights_stamp
+from aicockpit.kvdisk.shelf import PARTIAL_LIMIT_S, PrivateError, clear, enlist, make_private, sweep
 from kvdisk_rig import FOLDER, PAYLOAD, name_of, shelf_in, store
 
 SIZE = files.room(PAYLOAD)
@@ -27,7 +29,6 @@ IDENTITY = Identity(
     quantization=None,
     block_tokens=32,
     hash_algorithm="sha256",
-    hash_seed="seed",
     layers=(("layer.0", (24576, 3, 64), "bfloat16"),),
     backend="cpu",
     engine="0.32.0",
@@ -159,7 +160,6 @@ def test_clear_takes_one_key_only(tmp_path: Path) -> None:
         {"quantization": "gptq"},
         {"block_tokens": 64},
         {"hash_algorithm": "sha256_cbor"},
-        {"hash_seed": "0"},
         {"layers": (("layer.0", (24576, 4, 64), "bfloat16"),)},
         {"backend": "cpu amx"},
         {"engine": "0.33.0"},
@@ -206,11 +206,58 @@ def test_weights_that_cannot_be_told_have_no_stamp(tmp_path: Path) -> None:
 
 
 def test_an_adapter_trained_anew_under_its_name_has_other_blocks(tmp_path: Path) -> None:
-    assert folder_stamp(str(tmp_path / "missing")) is None
+    later = time.time() + 60
+    assert adapter_stamp(str(tmp_path / "missing"), later) is None
     (tmp_path / "adapter_model.safetensors").write_bytes(b"1")
-    before = folder_stamp(str(tmp_path))
+    before = adapter_stamp(str(tmp_path), later)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"22")
-    after = folder_stamp(str(tmp_path))
+    after = adapter_stamp(str(tmp_path), later)
     assert before != after
     assert len({name_of(1), block_name(name_of(1), before), block_name(name_of(1), after)}) == 3
     assert block_name(name_of(1), None) == name_of(1)
+
+
+def test_an_adapter_that_was_written_while_the_engine_runs_is_not_kept(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter_model.safetensors"
+    adapter.write_bytes(b"old")
+    started = time.time() + 0.001
+    time.sleep(0.02)
+    assert adapter_stamp(str(tmp_path), started) is not None
+    adapter.write_bytes(b"new")
+    os.utime(adapter, (5, 5))  # as `cp -p` and archives leave it
+    assert adapter_stamp(str(tmp_path), started) is None, "the engine may still compute with the old one"
+    assert adapter_stamp(str(tmp_path), time.time() + 1) is not None, "after a restart it does not"
+
+
+def test_writers_are_counted_while_they_live(tmp_path: Path) -> None:
+    root = str(tmp_path)
+
+    def writers() -> int:
+        swept = sweep(root, 1 << 60)
+        assert swept is not None
+        return swept.writers
+
+    assert writers() == 0
+    handles = [enlist(root) for _ in range(3)]
+    assert writers() == 3
+    os.close(handles.pop())
+    assert writers() == 2
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"from aicockpit.kvdisk.shelf import enlist; enlist({root!r}); print(flush=True); input()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    assert writers() == 3
+    child.kill()
+    child.communicate()
+    assert writers() == 2, "the dead do not count"
+    for handle in handles:
+        os.close(handle)
+    assert writers() == 0
+    assert not list((tmp_path / ".writers").iterdir())

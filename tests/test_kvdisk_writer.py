@@ -197,18 +197,19 @@ def test_the_cap_holds_at_every_moment(tmp_path: Path) -> None:
     rig.writer.close()
 
 
-def test_replicas_that_share_a_folder_share_its_cap(tmp_path: Path) -> None:
-    cap = 100 * SIZE
-    rigs = [Rig(tmp_path, cap=cap) for _ in range(3)]
+@pytest.mark.parametrize("writers", [3, 8])
+def test_replicas_that_share_a_folder_share_its_cap(tmp_path: Path, writers: int) -> None:
+    cap = 400 * SIZE
+    rigs = [Rig(tmp_path, cap=cap) for _ in range(writers)]
     most = 0
-    for number in range(300):
+    for number in range(1200 // writers):
         for at, rig in enumerate(rigs):
-            rig.keep(number * 3 + at)
+            rig.keep(number * writers + at)
         for rig in rigs:
             assert rig.writer.flush(10)
         held = sum(path.stat().st_size for path in tmp_path.rglob("*.kv"))
         most = max(most, held)
-    assert cap // 2 < most <= cap * 1.05
+    assert cap // 2 < most <= cap * 1.01
     for rig in rigs:
         rig.writer.close()
 
@@ -220,6 +221,30 @@ def test_a_cap_below_one_block_keeps_nothing_and_does_not_fail(tmp_path: Path) -
     assert rig.told("storing") == 0
     assert "holds no block" in (rig.writer.off_reason or "")
     rig.writer.close()
+
+
+def test_a_cap_below_one_block_leaves_the_blocks_of_others_alone(tmp_path: Path) -> None:
+    other = Rig(tmp_path)
+    for number in range(20):
+        other.keep(number)
+    other.writer.close()
+    Rig(tmp_path, cap=SIZE).writer.close()
+    assert all(other.shelf.has(name_of(number)) for number in range(20))
+
+
+def test_after_other_weights_nothing_of_the_old_ones_is_written(rig: Rig) -> None:
+    rig.keep(0)
+    assert rig.writer.flush(10)
+    rig.gate.clear()
+    for number in range(1, 6):  # one of them is being written
+        rig.keep(number)
+    rig.writer.discard()
+    rig.gate.set()
+    until(lambda: not any(rig.shelf.has(name_of(number)) for number in range(6)))
+    rig.writer.keep(name_of(9), 0, lambda into: pytest.fail("copied"))
+    rig.writer.close()
+    assert not list(rig.root.rglob("*.kv"))
+    assert rig.told("storing") == 0, "and not for a while only"
 
 
 def test_close_writes_what_is_waiting(tmp_path: Path) -> None:

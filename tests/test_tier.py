@@ -131,7 +131,8 @@ def test_what_each_takes_of_the_host() -> None:
         assert isinstance(found, Tier)
         assert found.memory == tier.memory(wish, True) > 0
     assert tier.memory(large, True) == tier.BUFFER
-    assert tier.memory(small, False) == tier.memory(KvTier("lmcache"), True) == 0
+    assert tier.memory(small, False) == tier.WRITING
+    assert tier.memory(KvTier(), False) == tier.memory(KvTier("lmcache"), True) == 0
 
 
 def test_on_the_cpu_disk_is_our_connector(tmp_path: Path) -> None:
@@ -141,10 +142,27 @@ def test_on_the_cpu_disk_is_our_connector(tmp_path: Path) -> None:
         "kv_connector_module_path": "aicockpit.kvdisk.connector",
         "kv_role": "kv_both",
         "kv_load_failure_policy": "recompute",
-        "kv_connector_extra_config": {"folder": f"{tmp_path}/kv", "bytes": 3 * GIB},
+        "kv_connector_extra_config": {"folder": f"{tmp_path}/kv", "bytes": 3 * GIB, "buffer_bytes": tier.WRITING},
     }
     assert {"PYTHONPATH", "PYTHONHASHSEED"} & dict(spec.env).keys() == set()
     assert transfer(built(tmp_path, "disk:1G"))["kv_connector_extra_config"]["folder"] == str(tmp_path / "state/kv")
+
+
+def test_on_the_cpu_a_tier_takes_no_core_from_computing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "VLLM_CPU_NUM_OF_RESERVED_CPU"
+    monkeypatch.delenv(name, raising=False)
+    assert dict(built(tmp_path, "disk:1G").env)[name] == "1", "as vLLM does without a connector"
+    assert name not in dict(built(tmp_path, "none").env)
+    monkeypatch.setenv(name, "2")
+    assert name not in dict(built(tmp_path, "disk:1G").env), "the user's own stays"
+
+
+def test_on_the_cpu_a_model_with_linear_attention_gets_no_disk_tier() -> None:
+    wish = values.kv_tier("disk:1G")
+    with pytest.raises(SettingError, match="linear attention.*kv_tier: none"):
+        tier.wanted("m-0", wish, CPU, FOLDER, (), "", ("linear", "full"))
+    assert tier.wanted("m-0", wish, CUDA, FOLDER, (), "", ("linear", "full")).files
+    assert tier.wanted("m-0", wish, CPU, FOLDER, (), "", ("full",)).ours
 
 
 def test_an_engine_of_another_python_finds_our_package_and_nothing_else(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +33,7 @@ from vllm.v1.metrics.cache_hit_source import CacheHitSource
 from .blocks import Blocks
 from .config import Options, options
 from .identity import identity_of, refusal
-from .keys import Identity, block_name, folder_stamp
+from .keys import Identity, adapter_stamp, block_name
 from .plan import Planner, Report
 from .prom import DiskMetrics, DiskStats
 from .shelf import PrivateError, Shelf, clear, make_private, write_about
@@ -71,6 +72,8 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
         self._rank: Rank | None = None
         self._requests: dict[str, Any] = {}
         self._done = Done(frozenset(), frozenset())
+        self._started = time.time()
+        self._discard = False
         self._identity: Identity | None = None
         reason = refusal(vllm_config, kv_cache_config)
         if reason is None:
@@ -118,12 +121,15 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if isinstance(layers, str):
             logger.warning("The KV disk tier stays off: %s", layers)
             return
+        number = config.parallel_config.rank % self._identity.ranks
+        self._tensors = tuple(kv_caches.values())  # their memory is held as plain addresses
         self._rank = Rank(
-            self._shelf(self._identity, config.parallel_config.rank % self._identity.ranks),
+            self._shelf(self._identity, number),
             Blocks(layers),
             self._options,
             self._block_tokens,
             config.scheduler_config.max_num_batched_tokens,
+            number,
         )
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
@@ -180,7 +186,7 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
             return
         adapter = None
         if request.lora_request is not None:
-            adapter = folder_stamp(request.lora_request.lora_path)
+            adapter = adapter_stamp(request.lora_request.lora_path, self._started)
             if adapter is None:
                 return
         wish = request.kv_transfer_params or {}
@@ -207,7 +213,8 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     def build_connector_meta(self, scheduler_output: Any) -> StepMetadata:
         if self._planner is None:
-            return StepMetadata(Work())
+            discard, self._discard = self._discard, False
+            return StepMetadata(Work(discard=discard))
         scheduled: list[tuple[str, int, Callable[[], Sequence[int]]]] = []
         prompt_tokens = other_tokens = 0
         weighted = 0.0
@@ -241,10 +248,13 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
         return False, None
 
     def reset_cache(self) -> bool | None:
-        """New weights under the same name: everything of this key goes."""
+        """New weights under the same name: everything of this key goes, and as the files on disk are no longer what the
+        engine computes with, nothing is kept until it starts again."""
         if self._planner is not None and self._identity is not None:
             clear(self._key_folder(self._identity))
-            self._planner.reset()
+            self._planner = None
+            self._discard = True
+            logger.warning("The KV disk tier stays off until the engine restarts: its weights may have changed")
         return True
 
     # Statistics.

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import vllm
-from vllm.v1.core.kv_cache_utils import get_none_hash_seed
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from .keys import Identity, weights_stamp
@@ -48,7 +47,6 @@ def identity_of(config: Any, cache: Any) -> Identity:
         quantization=model.quantization,
         block_tokens=cached.block_size,
         hash_algorithm=str(cached.prefix_caching_hash_algo),
-        hash_seed=get_none_hash_seed(),
         layers=tuple(
             (name, (spec.page_size_bytes, spec.num_kv_heads, spec.head_size), str(spec.dtype))
             for name in sorted(group.layer_names)

@@ -34,7 +34,6 @@ class Identity:
     quantization: str | None
     block_tokens: int
     hash_algorithm: str
-    hash_seed: str
     layers: tuple[tuple[str, tuple[int, ...], str], ...]
     backend: str
     engine: str
@@ -75,10 +74,14 @@ def weights_stamp(model: str, commit: str | None) -> str | None:
     return f"files {hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}" if parts else None
 
 
-def folder_stamp(path: str) -> bytes | None:
-    """The same for an adapter's folder, as bytes; None when it is not a local folder with files."""
+def adapter_stamp(path: str, since: float) -> bytes | None:
+    """The same for an adapter's folder, as bytes; None when it is not a local folder with files, or one of them was
+    written at `since` (Unix seconds) or later: the engine may compute with what stood there before."""
     try:
-        parts = [_stamp(file) for file in sorted(Path(path).iterdir()) if file.is_file()]
+        files = [file for file in sorted(Path(path).iterdir()) if file.is_file()]
+        if any(file.stat().st_ctime >= since for file in files):
+            return None
+        parts = [_stamp(file) for file in files]
     except OSError:
         return None
     return hashlib.sha256(repr(parts).encode()).digest() if parts else None

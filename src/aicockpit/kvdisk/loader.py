@@ -20,8 +20,9 @@ from .blocks import Blocks
 from .meter import LoadMeter
 from .shelf import Shelf
 from .stats import Counts
+from .threads import stand_back
 
-Failure = files.Flaw | Literal["slow", "stalled"]
+Failure = files.Flaw | Literal["slow", "stalled", "dropped"]
 # A disk that has not given one block in this time is not waited for.
 STALL_S = 5.0
 # So many blocks say whether a load is slower than computing.
@@ -131,14 +132,23 @@ class Loader:
             results, self._results = self._results, []
         return results
 
+    def drop(self) -> None:
+        """End every load: from now on nothing is put into the cache by those that were started."""
+        with self._changed:
+            for job in [*([self._current] if self._current else []), *self._jobs]:
+                self._end(job, "dropped")
+            self._jobs.clear()
+
     def close(self, limit_s: float = 1.0) -> None:
+        """Afterwards the engine's memory is not touched any more, even where a read still hangs."""
         with self._changed:
             self._stop = True
-            self._jobs.clear()
             self._changed.notify_all()
+        self.drop()
         self._thread.join(limit_s)
 
     def _run(self) -> None:
+        stand_back()
         buffer = bytearray(files.room(self._blocks.payload))
         while True:
             with self._changed:
@@ -170,8 +180,8 @@ class Loader:
                         self._shelf.drop(behind.name)
                 break
             with job.lock:
-                if job.ended:
-                    return "stalled"
+                if job.ended:  # its result was told already
+                    return None
                 self._blocks.put(piece.block, payload)
                 job.done += 1
             self._hold_back(job.done, started)

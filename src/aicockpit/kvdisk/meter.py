@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 Clock = Callable[[], float]
@@ -117,4 +118,5 @@ def remember(path: str, rate: ComputeRate) -> None:
             json.dump({"token_s": rate.token_s, "slope_s": rate.slope_s}, file)
         os.replace(partial, path)
     except OSError:
-        return
+        with suppress(OSError):
+            os.unlink(partial)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .chooser import Choice, choose
@@ -18,28 +18,40 @@ _FRESH_LIMIT = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a worker tells the scheduler's side after a step.
+class State:
+    """Of one worker. `answering`: the disk gives blocks."""
 
-    `failed`: requests whose load ended early. `refused`: blocks that were not kept. `answering`: the disk gives blocks.
-    """
-
-    failed: frozenset[str] = frozenset()
-    refused: tuple[bytes, ...] = ()
     load: LoadRate | None = None
     compute: ComputeRate | None = None
     answering: bool = True
 
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What workers tell the scheduler's side after a step.
+
+    `failed`: requests whose load ended early. `refused`: blocks that were not kept. `states`: by rank, of those that
+    have news.
+    """
+
+    failed: frozenset[str] = frozenset()
+    refused: tuple[bytes, ...] = ()
+    states: Mapping[int, State] = field(default_factory=dict)
+
     def joined(self, other: Report) -> Report:
-        """Of several workers the slowest counts: a block is loaded when all have it."""
-        slower = max((rate for rate in (self.load, other.load) if rate), key=lambda rate: rate.block_s, default=None)
-        return Report(
-            self.failed | other.failed,
-            self.refused + other.refused,
-            slower,
-            self.compute or other.compute,
-            self.answering and other.answering,
-        )
+        """Of several workers."""
+        return Report(self.failed | other.failed, self.refused + other.refused, {**self.states, **other.states})
+
+
+def slowest(states: Collection[State]) -> State:
+    """All workers as one: a block is loaded when every one of them has it."""
+    loads = [state.load for state in states if state.load]
+    computes = [state.compute for state in states if state.compute]
+    return State(
+        max(loads, key=lambda rate: rate.block_s, default=None),
+        computes[0] if computes else None,
+        all(state.answering for state in states),
+    )
 
 
 @dataclass(slots=True)
@@ -78,7 +90,8 @@ class Planner:
         self._clock = clock
         self._prompts: dict[str, _Prompt] = {}
         self._fresh: dict[bytes, float] = {}
-        self._report = Report()
+        self._states: dict[int, State] = {}
+        self._state = State()
         self._loads: list[Load] = []
         self._under_way: dict[str, int] = {}
         self.choices: Counter[str] = Counter()
@@ -104,7 +117,7 @@ class Planner:
     def matched(self, request: str, computed_tokens: int) -> int:
         """Tokens to load after the `computed_tokens` that the engine has itself. May be asked again and again."""
         prompt = self._prompts.get(request)
-        if prompt is None or prompt.failed or not self._report.answering:
+        if prompt is None or prompt.failed or not self._state.answering:
             return 0
         first, now = computed_tokens // self._block_tokens, self._clock()
         if prompt.choice is None or prompt.chosen_at[0] != first or now - prompt.chosen_at[1] > 1.0:
@@ -112,8 +125,8 @@ class Planner:
                 self._stored(prompt, first),
                 first_token=computed_tokens,
                 block_tokens=self._block_tokens,
-                load=self._report.load,
-                compute=self._report.compute,
+                load=self._state.load,
+                compute=self._state.compute,
                 now=now,
                 queued=sum(self._under_way.values()),
                 limit=prompt.limit,
@@ -173,19 +186,14 @@ class Planner:
             if prompt is not None:
                 prompt.failed = True
                 prompt.choice = None
+                prompt.kept = 0
                 for name in prompt.names():
                     self._fresh.pop(name, None)
         for name in report.refused:
             self._fresh.pop(name, None)
-        self._report = Report(
-            load=report.load or self._report.load,
-            compute=report.compute or self._report.compute,
-            answering=report.answering,
-        )
-
-    def reset(self) -> None:
-        """Everything on disk was taken away."""
-        self._fresh.clear()
+        if report.states:
+            self._states.update(report.states)
+            self._state = slowest(self._states.values())
 
     def _stored(self, prompt: _Prompt, first: int) -> int:
         # The last token is always computed: it is what the first new one is sampled from.
@@ -202,7 +210,7 @@ class Planner:
         return at - first
 
     def _budget(self, prompt: _Prompt, first: int, count: int) -> float | None:
-        compute = self._report.compute
+        compute = self._state.compute
         if compute is None or prompt.always:
             return None
         start = first * self._block_tokens

@@ -22,6 +22,7 @@ _PARTIAL = re.compile(r"[0-9a-f]{64}\.kv\.[0-9a-f]+\.tmp")
 _FAN = re.compile(r"[0-9a-f]{2}")
 _RANK = re.compile(r"r\d+")
 _KEY = re.compile(r".+-[0-9a-f]{32}")
+_WRITERS = ".writers"
 # A partial file older than this belongs to a process that died.
 PARTIAL_LIMIT_S = 600.0
 # Evicting goes on to this share of the cap, so that it is not done anew for each block.
@@ -72,14 +73,14 @@ class Shelf:
         return os.path.exists(self.path(name))
 
     def touch(self, name: bytes, depth: int) -> bool:
-        """Used now. False: there is no such file."""
+        """Used now. False: there is no such file, as far as the disk tells."""
         age = age_ns(depth)
         try:
             os.utime(self.path(name), ns=(age, age))
         except FileNotFoundError:
             return False
         except OSError:
-            pass  # A read-only folder is of use all the same.
+            return self.has(name)  # A read-only folder is of use all the same.
         return True
 
     def drop(self, name: bytes) -> None:
@@ -97,11 +98,13 @@ class Shelf:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """`held`: bytes under the root afterwards. `removed`, `removed_bytes`: blocks evicted and dead partial files."""
+    """`held`: bytes under the root afterwards. `removed`, `removed_bytes`: blocks evicted and dead partial files.
+    `writers`: those alive that are enlisted."""
 
     held: int
     removed: int
     removed_bytes: int
+    writers: int = 0
 
 
 def sweep(root: str, cap: int, *, keep_share: float = KEEP_SHARE, now: float | None = None) -> Swept | None:
@@ -110,7 +113,7 @@ def sweep(root: str, cap: int, *, keep_share: float = KEEP_SHARE, now: float | N
     Raises:
         OSError: the lock file cannot be made.
     """
-    lock = os.open(os.path.join(root, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    lock = _open_lock(os.path.join(root, ".lock"))
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -140,7 +143,52 @@ def _sweep(root: str, cap: int, keep_share: float, now: float) -> Swept:
                 removed += 1
                 removed_bytes += size
             held -= size
-    return Swept(held, removed, removed_bytes)
+    return Swept(held, removed, removed_bytes, _writers(root))
+
+
+def enlist(root: str) -> int:
+    """Be counted among those who write under `root`, until the handle that is returned is closed, or its process ends.
+
+    Raises:
+        OSError: the files cannot be made.
+    """
+    folder = os.path.join(root, _WRITERS)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    lock = _open_lock(os.path.join(root, ".lock"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # or a sweep takes the file for a dead one's before it is locked
+        handle = _open_lock(os.path.join(folder, os.urandom(8).hex()))
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(lock)
+    return handle
+
+
+def _writers(root: str) -> int:
+    """How many are enlisted and alive; what the dead left is removed."""
+    alive = 0
+    try:
+        with os.scandir(os.path.join(root, _WRITERS)) as entries:
+            paths = [entry.path for entry in entries]
+    except OSError:
+        return 0
+    for path in paths:
+        try:
+            handle = _open_lock(path)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _unlink(path)
+        except BlockingIOError:
+            alive += 1
+        finally:
+            os.close(handle)
+    return alive
+
+
+def _open_lock(path: str) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def clear(folder: str) -> int:
@@ -157,6 +205,14 @@ def _files(root: str, only: str | None = None) -> Iterator[tuple[str, os.stat_re
         for rank in _folders(key.path, _RANK):
             for fan in _folders(rank.path, _FAN):
                 yield from _inside(fan.path)
+
+
+def clear_shelf(shelf: Shelf) -> None:
+    """Remove every block of one shelf."""
+    for fan in _folders(shelf.folder, _FAN):
+        for path, _ in _inside(fan.path):
+            if path.endswith(".kv"):
+                _unlink(path)
 
 
 def _inside(folder: str) -> Iterator[tuple[str, os.stat_result]]:

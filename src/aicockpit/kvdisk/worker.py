@@ -11,7 +11,7 @@ from .blocks import Blocks
 from .config import Options
 from .loader import Load, Loader, Piece
 from .meter import MIN_TOKENS, ComputeMeter, ComputeRate, LoadMeter, LoadRate, remember, remembered
-from .plan import Report
+from .plan import Report, State
 from .shelf import Shelf
 from .stats import Counts, Data
 from .writer import MIB, Limits, Writer
@@ -24,13 +24,15 @@ _LARGEST_BUFFER = 1024 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One step. `prompt_tokens` around `mean_position` are computed, and `other_tokens` of decoding."""
+    """One step. `prompt_tokens` around `mean_position` are computed, and `other_tokens` of decoding. `discard`: the
+    weights are others than before; what was kept and what is under way is of no use."""
 
     loads: tuple[Load, ...] = ()
     keeps: tuple[Piece, ...] = ()
     prompt_tokens: int = 0
     mean_position: float = 0.0
     other_tokens: int = 0
+    discard: bool = False
 
     @property
     def idle(self) -> bool:
@@ -47,10 +49,12 @@ class Done:
 
 class Rank:
     """Called by the engine's thread only, in the order begin, end, done, report. `step_tokens`: at most so many a
-    step."""
+    step. `number`: of this rank."""
 
-    def __init__(self, shelf: Shelf, blocks: Blocks, options: Options, block_tokens: int, step_tokens: int) -> None:
-        self._blocks = blocks
+    def __init__(
+        self, shelf: Shelf, blocks: Blocks, options: Options, block_tokens: int, step_tokens: int, number: int = 0
+    ) -> None:
+        self._blocks, self._number = blocks, number
         self._counts = Counts()
         self._memory = os.path.join(shelf.folder, "speed.json")
         self._loads = LoadMeter()
@@ -68,7 +72,7 @@ class Rank:
             shelf, blocks, self._loads, self._counts, bytes_per_s=options.throttle, stall_s=options.stall_s
         )
         self._failed: set[str] = set()
-        self._told: Report | None = None
+        self._told: State | None = None
         self._shown: tuple[LoadRate | None, ComputeRate | None] = (None, None)
         self._begun = 0.0
         self._remembered_at = time.monotonic()
@@ -76,6 +80,9 @@ class Rank:
     def begin(self, work: Work) -> None:
         """Before the model runs: loads start, so that they overlap with it."""
         self._begun = time.perf_counter()
+        if work.discard:
+            self._loader.drop()
+            self._writer.discard()
         self._writer.hold(work.prompt_tokens >= MIN_TOKENS)
         for load in work.loads:
             self._loader.start(load)
@@ -85,7 +92,7 @@ class Rank:
         started = time.perf_counter()
         if not work.idle:
             self._computes.add(work.prompt_tokens, work.mean_position, work.other_tokens, started - self._begun)
-        if work.keeps:
+        if work.keeps and self._loader.answering:
             for piece in work.keeps:
                 self._writer.keep(piece.name, piece.depth, partial(self._blocks.copy_out, piece.block))
             self._counts.add("copy_seconds", time.perf_counter() - started)
@@ -104,21 +111,16 @@ class Rank:
 
     def report(self) -> Report | None:
         """News for the scheduler's side; None: there are none."""
-        report = Report(
-            failed=frozenset(self._failed),
-            refused=tuple(self._writer.take_refused()),
-            load=self._loads.rate,
-            compute=self._computes.rate,
-            answering=self._loader.answering,
-        )
+        failed, refused = frozenset(self._failed), tuple(self._writer.take_refused())
         self._failed.clear()
-        if report == self._told:
+        state = State(self._loads.rate, self._computes.rate, self._loader.answering)
+        if state == self._told and not failed and not refused:
             return None
-        if report.compute is not None and time.monotonic() - self._remembered_at > _REMEMBER_EVERY_S:
+        if state.compute is not None and time.monotonic() - self._remembered_at > _REMEMBER_EVERY_S:
             self._remembered_at = time.monotonic()
-            remember(self._memory, report.compute)
-        self._told = Report(load=report.load, compute=report.compute, answering=report.answering)
-        return report
+            remember(self._memory, state.compute)
+        self._told = state
+        return Report(failed, refused, {self._number: state})
 
     def stats(self) -> Data:
         """Counters since the last call."""

@@ -7,7 +7,6 @@ it is told to the scheduler's side, which offers such blocks again when they are
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import threading
@@ -17,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import files
-from .shelf import Shelf, age_ns, free_bytes, sweep
+from .shelf import Shelf, age_ns, clear_shelf, enlist, free_bytes, sweep
 from .stats import Counts
+from .threads import stand_back
 
 Copy = Callable[[memoryview], None]
 IDLE_S = 20.0
@@ -77,6 +77,8 @@ class Writer:
         self._refused: list[bytes] = []
         self._held = False
         self._stop = False
+        self._discard = False
+        self._enlisted: int | None = None
         self.off_reason: str | None = None
         if self._margin + self._room > limits.cap:
             self.off_reason = f"a cap of {limits.cap} bytes holds no block of {self._room} bytes"
@@ -116,6 +118,15 @@ class Writer:
             refused, self._refused = self._refused, []
         return refused
 
+    def discard(self) -> None:
+        """What waits is not written, what was written goes, and nothing is kept from now on: the weights are others."""
+        with self._changed:
+            self._discard = True
+            self.off_reason, self._off_until = "the weights were changed", None
+            self._queue.clear()
+            self._names.clear()
+            self._changed.notify_all()
+
     def flush(self, limit_s: float) -> bool:
         """Wait until nothing is waiting; False: it still is after `limit_s`."""
         with self._changed:
@@ -149,14 +160,31 @@ class Writer:
         return bytearray(self._room)
 
     def _run(self) -> None:
-        _stand_back()
-        self._sweep()
+        stand_back(5)
+        if self.off_reason is None:
+            self._enlist()
+            self._sweep()
+        try:
+            self._work()
+        finally:
+            if self._enlisted is not None:
+                os.close(self._enlisted)
+
+    def _enlist(self) -> None:
+        try:
+            self._enlisted = enlist(self._limits.root)
+        except OSError as problem:
+            self._turn_off(problem)
+
+    def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._stop and (not self._queue or self._waits()):
+                while not self._stop and not self._discard and (not self._queue or self._waits()):
                     if not self._changed.wait(IDLE_S) and not self._queue:
                         self._buffers -= len(self._spare)
                         self._spare.clear()
+                if self._discard:
+                    break
                 if not self._queue:
                     return
                 waiting = self._queue.popleft()
@@ -167,6 +195,8 @@ class Writer:
                 self._changed.notify_all()
             if not written:
                 self._refuse(waiting.name, "disk")
+        clear_shelf(self._shelf)  # the file that was being written when the weights changed, too
+        self._counts.set("storing", 0)
 
     def _waits(self) -> bool:
         return self._held and len(self._queue) * self._room * 2 < self._limits.buffer
@@ -208,8 +238,8 @@ class Writer:
         self._counts.set("storing", 0)
 
     def _sweep(self) -> None:
-        """Other processes write too: each looks again after a quarter of what was left."""
-        step = max(self._limits.cap // 100, self._room)
+        """Other processes write too: each looks again after its share of half of what was left."""
+        step = max(self._limits.cap // 100, self._room)  # all who write together take so much at a time
         cap = self._limits.cap - self._margin
         try:
             swept = sweep(self._limits.root, cap)
@@ -217,18 +247,11 @@ class Writer:
             self._turn_off(problem)
             return
         if swept is None:
-            self._allowed = step
+            self._allowed = self._room
             return
-        self._allowed = max((cap - swept.held) // 4, step)
+        writers = max(swept.writers, 1)
+        self._allowed = max((cap - swept.held) // (2 * writers), step // writers, self._room)
         self._counts.set("held_bytes", swept.held)
         if swept.removed:
             self._counts.add("evicted_blocks", swept.removed)
             self._counts.add("evicted_bytes", swept.removed_bytes)
-
-
-def _stand_back() -> None:
-    """This thread is not the engine's: off the core that its maker is bound to, and behind it where both want one."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)

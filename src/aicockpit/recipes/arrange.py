@@ -111,7 +111,8 @@ class _Engine:
     @property
     def host(self) -> int:
         """Bytes of the host's memory."""
-        return tier.memory(self.kv_tier, True) if self.tenant.gpus else self.tenant.need
+        on_gpu = bool(self.tenant.gpus)
+        return tier.memory(self.kv_tier, on_gpu) + (0 if on_gpu else self.tenant.need)
 
 
 def _engines(asked: Asked, sized: Sequence[Sized], cores: Sequence[int]) -> list[_Engine]:
@@ -143,7 +144,7 @@ def _made(one: _Engine, placed: Placement, slots: Mapping[str, Slot]) -> tuple[_
     extra: tuple[str, ...] = ()
     part: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
-    needs: tuple[tuple[str, int], ...] = ((CPU, tenant.need),)
+    needs: tuple[tuple[str, int], ...] = ((CPU, one.host),)
     if tenant.gpus:
         seat = placed.seat(tenant.name)
         gpus, needs = seat.gpus, tuple((gpu, seat.share) for gpu in seat.gpus)

@@ -82,7 +82,7 @@ def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) 
     kept = _tier(shape, path, settings, flags.merge(device, theirs))
     argv = (*command(settings), *_model(settings, path), *flags.merge((*ours, *kept.flags), theirs))
     names = tuple(dict.fromkeys((*names, *lora.modules(argv))))
-    env = _environment(shape, tier.prepare(kept, settings))
+    env = _environment(shape, tier.prepare(kept, settings), kept)
     return EngineSpec(shape.name, str(path), names, argv, uds, env, shape.gpus, events, shape.residence)
 
 
@@ -90,7 +90,9 @@ def _tier(shape: EngineShape, path: Path, settings: Settings, given: Sequence[st
     """Raises SettingError where the wish cannot come true."""
     place = tier.place(settings, bool(shape.gpus))
     mark = tier.mark(path, place.vllm, given, shape.env) if shape.kv_tier.kind == "disk" and shape.gpus else ""
-    found = tier.wanted(shape.name, shape.kv_tier, place, tier.folder(settings), given, mark)
+    known = None if shape.gpus else _shape(path)
+    layers = known.layer_kinds if known else ()
+    found = tier.wanted(shape.name, shape.kv_tier, place, tier.folder(settings), given, mark, layers)
     for note in found.notes:
         log.warning("%s: %s", shape.name, note)
     return found
@@ -215,9 +217,9 @@ def _shape(path: Path) -> ModelShape | None:
     return found
 
 
-def _environment(shape: EngineShape, ours: str) -> tuple[tuple[str, str], ...]:
+def _environment(shape: EngineShape, ours: str, kept: tier.Tier) -> tuple[tuple[str, str], ...]:
     """Added to the engine's environment. The files are local, so it has no business on the network. `ours`: a folder
-    to find our package in, for a Python that has it not."""
+    to find our package in, for a Python that has it not; `kept`: its KV tier."""
     env = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if shape.gpus:
         # NVML's numbers are in PCI order; CUDA's own default order is by speed.
@@ -226,6 +228,7 @@ def _environment(shape: EngineShape, ours: str) -> tuple[tuple[str, str], ...]:
         env["CUDA_VISIBLE_DEVICES"] = ""  # a CUDA build would take a GPU that is another engine's
     if shape.cpus:
         env[CORES] = shape.cpus
+    env |= {name: value for name, value in kept.env if name not in os.environ}
     if shape.lora is not None:
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # on its private socket, for our own route
     if shape.residence.sleeps:

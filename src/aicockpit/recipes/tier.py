@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,9 @@ LMCACHE = "0.5.6"  # its multi-process connector was read at this version; other
 LMCACHE_PORT = 5555
 OLDEST = (0, 32)  # vLLM whose tiers these flags are for
 BUFFER = 8 * GIB  # of host memory in front of the files on GPUs: a request of 32,768 tokens of a 32B model
+WRITING = GIB // 4  # of memory on the CPU: blocks that wait to be written
+# With a connector vLLM keeps one core more from computing, for a network transfer that is not ours.
+_CORES = ("VLLM_CPU_NUM_OF_RESERVED_CPU", "1")
 _FLAG = "--kv-transfer-config"
 _OWN = (_FLAG, "--kv-offloading-size", "--kv-offloading-backend")
 _CONNECTOR = ("DiskPrefixConnector", "aicockpit.kvdisk.connector")
@@ -60,8 +63,8 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Tier:
     """What makes the wish come true. `memory`: bytes of the host that the engine takes for it, `shared`: of them in
-    /dev/shm. `ours`: the engine imports our package; `files`: where vLLM itself keeps them. `reason`, `notes`: for
-    people."""
+    /dev/shm. `ours`: the engine imports our package; `files`: where vLLM itself keeps them; `env`: what it needs unless
+    the user set it. `reason`, `notes`: for people."""
 
     reason: str
     flags: tuple[str, ...] = ()
@@ -70,6 +73,7 @@ class Tier:
     ours: bool = False
     files: Path | None = None
     notes: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +119,11 @@ def _on_cpu(wish: KvTier, place: Place, folder: Path) -> Tier | NoTier:
     if wish.kind == "lmcache":
         return NoTier("LMCache has no connector for vLLM's CPU build", "say disk:SIZE")
     name, module = _CONNECTOR
-    config = _transfer(name, {"folder": str(wish.path or folder), "bytes": wish.bytes}, module)
+    extra = {"folder": str(wish.path or folder), "bytes": wish.bytes, "buffer_bytes": WRITING}
+    config = _transfer(name, extra, module)
     reason = f"AiCockpit's own connector keeps blocks in {wish.path or folder}: vLLM's file tier refuses the CPU"
     notes = () if place.beside else ("the vLLM is a command of yours: its Python gets our package by PYTHONPATH",)
-    return Tier(reason, (_FLAG, config), ours=True, notes=notes)
+    return Tier(reason, (_FLAG, config), WRITING, ours=True, notes=notes, env=(_CORES,))
 
 
 def _in_memory(wish: KvTier, place: Place, notes: tuple[str, ...]) -> Tier:
@@ -202,10 +207,18 @@ def conflict(wish: KvTier, given: Sequence[str]) -> str:
     return ""
 
 
-def wanted(name: str, wish: KvTier, place: Place, folder: Path, given: Sequence[str], mark: str) -> Tier:
-    """The tier of the engine `name`. Raises SettingError when the wish cannot come true there."""
+def wanted(
+    name: str, wish: KvTier, place: Place, folder: Path, given: Sequence[str], mark: str, layers: Collection[str] = ()
+) -> Tier:
+    """The tier of the engine `name`, whose model has such `layers` (`ModelShape.layer_kinds`).
+
+    Raises SettingError when the wish cannot come true there.
+    """
     if why := conflict(wish, given):
         raise SettingError(f"{name}: kv_tier {wish} cannot be had: {why}.")
+    if place.platform == "cpu" and wish.kind == "disk" and "linear" in layers:
+        why = "vLLM does not start a model with linear attention and a connector like ours"
+        raise SettingError(f"{name}: kv_tier {wish} cannot be had: {why}. Say kv_tier: none for this model.")
     found = decide(wish, place, folder, mark)
     if isinstance(found, NoTier):
         raise SettingError(f"{name}: kv_tier {wish} cannot be had: {found.why}. Instead, {found.instead}.")
@@ -214,7 +227,9 @@ def wanted(name: str, wish: KvTier, place: Place, folder: Path, given: Sequence[
 
 def memory(wish: KvTier, on_gpu: bool) -> int:
     """Bytes of the host that one engine takes for its tier."""
-    if not on_gpu or wish.kind not in ("cpu", "disk"):
+    if not on_gpu:
+        return WRITING if wish.kind == "disk" else 0
+    if wish.kind not in ("cpu", "disk"):
         return 0
     return wish.bytes if wish.kind == "cpu" else min(BUFFER, wish.bytes)
 
