@@ -27,9 +27,13 @@ import httpx
 from rich.console import Console
 
 from aicockpit.models import smollm2
+from benchmarks import sections
+from benchmarks.gateway import machine
 from benchmarks.kv_engine import GIGABYTE, Completion, Engine, engine, texts
+from benchmarks.proc import ROOT
 from benchmarks.report import markdown_table
 
+PAGE = ROOT / "docs" / "performance.md"
 LONG = 2_300
 _NEVER: dict[str, Any] = {"max_load_tokens": 0, "store": False}
 _ALWAYS: dict[str, Any] = {"load_always": True}
@@ -42,6 +46,7 @@ class Bench:
         self.model = model
         self.folder = folder
         self.say = say
+        self.told: list[str] = []
 
     def tier(self, name: str, **options: Any) -> dict[str, Any]:
         return {"folder": str(self.folder / name), "bytes": 20 * GIGABYTE, **options}
@@ -50,7 +55,12 @@ class Bench:
         return engine(self.model, self.folder / "engine.log", tier, flags, cores)
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        self.say.print(markdown_table(list(head), [list(row) for row in rows]), markup=False, soft_wrap=True)
+        self.tell(markdown_table(list(head), [list(row) for row in rows]))
+
+    def tell(self, text: str) -> None:
+        """A result; `say` is for what happens on the way."""
+        self.told.append(text)
+        self.say.print(text, markup=False, soft_wrap=True)
 
 
 def long_prompt(made: Engine, length: int = LONG) -> list[int]:
@@ -95,7 +105,7 @@ def identity(bench: Bench, count: int) -> bool:
         hits = sum(one.cached > 0 for one in found)
         rows.append((name, f"{len(found)}", f"{hits}", f"{same[0]}", f"{same[1]}"))
     bench.table(("pass", "prompts", "with cached tokens", "as no tier, cold", "as no tier, warm"), rows)
-    bench.say.print(f"failed loads: {failures:.0f}")
+    bench.tell(f"Failed loads: {failures:.0f}.")
     return all(one.cached > 0 for one in loading) and [one.tokens for one in loading] == warm
 
 
@@ -135,8 +145,9 @@ def restart(bench: Bench, rounds: int) -> bool:
     bench.table(("time to the first token", "s (median)"), rows)
     faster = min(median(cold), median(without)) / median(after)
     slower = median(after) / median(warm)
-    bench.say.print(f"after a restart {faster:.1f} x faster than cold (bar: 10)")
-    bench.say.print(f"and {slower:.2f} x as long as warm (bar: 3)")
+    bench.tell(
+        f"After a restart {faster:.1f} times faster than cold (bar: 10), {slower:.2f} times as long as warm (bar: 3)."
+    )
     return faster >= 10 and slower <= 3
 
 
@@ -163,10 +174,10 @@ def store(bench: Bench, rounds: int) -> bool:
     bench.table(("2,049 new tokens, s", "least", "median", "most"), rows)
     added = median(found[True]) / median(found[False]) - 1
     share = copying / (rounds + 1) / median(found[True])
-    bench.say.print(
-        f"storing adds {added:+.1%} to the median ({median(ratios) - 1:+.1%} in the median pair, "
+    bench.tell(
+        f"Storing adds {added:+.1%} to the median ({median(ratios) - 1:+.1%} in the median pair, "
         f"{min(found[True]) / min(found[False]) - 1:+.1%} to the least); "
-        f"steps waited {share:.1%} of their time for copies; {blocks} blocks written, {unstored:.0f} not"
+        f"steps waited {share:.1%} of their time for copies; {blocks} blocks written, {unstored:.0f} not. Bar: 5 %."
     )
     return added <= 0.05
 
@@ -198,8 +209,10 @@ def kills(bench: Bench, rounds: int) -> bool:
             for thread in threads:
                 thread.join()
         bench.say.print(f"kill {number + 1}: {len(list(Path(tier['folder']).rglob('*.kv')))} blocks on disk")
-    bench.say.print(f"{rounds} kills; {loaded} tokens served from the disk afterwards, {wrong} answers wrong")
-    bench.say.print(f"{flawed} blocks refused")
+    bench.tell(
+        f"{rounds} kills; {loaded} tokens served from the disk afterwards, {wrong} answers wrong, "
+        f"{flawed} blocks refused."
+    )
     return wrong == 0 and loaded > 0
 
 
@@ -240,9 +253,7 @@ def chooser(bench: Bench, speeds: Sequence[float], rounds: int) -> bool:
                 ", ".join(f"{reason} {count:.0f}x" for reason, count in chosen.items() if count),
             )
         )
-        bench.table(
-            ("disk, MB/s", "compute only, s", "load only, s", "chosen, s", "against the better", "reasons"), rows[-1:]
-        )
+        bench.say.print(", ".join(rows[-1]), markup=False, soft_wrap=True)
     bench.table(("disk, MB/s", "compute only, s", "load only, s", "chosen, s", "against the better", "reasons"), rows)
     return fine
 
@@ -253,6 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, help="a model's folder (default: the SmolLM2-135M of aicockpit[cpu])")
     parser.add_argument("--folder", type=Path, help="where files and logs go (default: a temporary folder)")
     parser.add_argument("--count", type=int, help="prompts of `identity` (200); rounds of the others (3, 12, 5, 5)")
+    parser.add_argument("--write", action="store_true", help="write the result into docs/performance.md")
     parser.add_argument("--speeds", default="10,20,40,80,200,2000", help="of `chooser`, in MB/s")
     chosen = parser.parse_args(arguments)
     say = Console()
@@ -270,7 +282,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fine = store(bench, chosen.count or 12)
         else:
             fine = chooser(bench, [float(speed) * 1e6 for speed in chosen.speeds.split(",")], chosen.count or 5)
-    say.print("PASS" if fine else "MISSED")
+    verdict = "PASS" if fine else "MISSED"
+    say.print(verdict)
+    if chosen.write:
+        count = f" --count {chosen.count}" if chosen.count else ""
+        command = f"`.venv/bin/python benchmarks/kv_tier.py {chosen.what}{count} --write`"
+        made = f"{time.strftime('%Y-%m-%d')}; {machine()}. Made by {command}."
+        sections.write(PAGE, f"kv-{chosen.what}", "\n\n".join([made, *bench.told, f"**{verdict}**"]))
     return 0 if fine else 1
 
 

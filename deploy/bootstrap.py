@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Make `.venv` with the package and the right build of vLLM. Standard library only; run by the system's Python.
 
-    python3 deploy/bootstrap.py [--extra auto|cpu|gpu|none] [--with test] [--locked]
+    python3 deploy/bootstrap.py [--extra auto|cpu|gpu|none] [--env-file FILE] [--with test] [--venv .venv] [--locked]
 
-A second run finds its stamp and ends at once. `make start-dev` and `make test` call it.
+A second run finds its stamp and ends at once. `make start-dev` and `make test` call it. `auto` without an env file
+installs what is certain: with an NVIDIA driver no engine yet, for the package is to tell which profile fits it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -35,6 +37,7 @@ class Wish(NamedTuple):
     engine: str
     others: tuple[str, ...] = ()
     locked: bool = False
+    venv: str = ".venv"  # its folder in the repository
 
 
 class Failed(Exception):
@@ -68,18 +71,48 @@ def parse(argv: list[str]) -> Wish:
     parser = argparse.ArgumentParser(description="Make .venv with AiCockpit and vLLM.")
     parser.add_argument("--extra", choices=["auto", "cpu", "gpu", "none"], default="auto", help="the build of vLLM")
     parser.add_argument("--with", dest="others", action="append", default=[], help="another extra, such as test")
+    parser.add_argument("--env-file", default="", help="auto goes by its GPU_COUNT (default AICOCKPIT_ENV_FILE)")
+    parser.add_argument("--venv", default=".venv", help="the folder to install into")
     parser.add_argument("--locked", action="store_true", help="the versions of deploy/cpu.lock (default when CI=true)")
     args = parser.parse_args(argv)
-    engine = detect_engine() if args.extra == "auto" else args.extra
+    file = args.env_file or os.environ.get("AICOCKPIT_ENV_FILE", "")
+    engine = detect_engine(file, os.environ) if args.extra == "auto" else args.extra
     locked = (args.locked or os.environ.get("CI") == "true") and lockable(engine)
     if args.locked and not locked:
         fail("deploy/cpu.lock is for the CPU build on Linux x86_64 with Python 3.11; leave --locked out here.")
-    return Wish(engine, tuple(sorted(set(args.others))), locked)
+    return Wish(engine, tuple(sorted(set(args.others))), locked, args.venv)
 
 
-def detect_engine() -> str:
-    """An NVIDIA driver that is loaded, or device files in a container, mean `gpu`."""
-    return "gpu" if Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists() else "cpu"
+def detect_engine(file: str, environ: Mapping[str, str]) -> str:
+    """The build of vLLM that the start needs, as its settings say: none beside a vLLM of the user's own, GPU_COUNT=0 is
+    the CPU, a number is GPUs, and otherwise the driver tells. Without an env file the profile is still to be found."""
+    told = {**(read_env(Path(file)) if file else {}), **{name: text for name, text in environ.items() if text}}
+    if told.get("AICOCKPIT_VLLM_COMMAND"):
+        return "none"
+    count = told.get("GPU_COUNT", "auto") if file else "auto"
+    if count.isdigit():
+        return "gpu" if int(count) else "cpu"
+    if not has_driver():
+        return "cpu"
+    return "gpu" if file else "none"
+
+
+def has_driver() -> bool:
+    """An NVIDIA driver that is loaded, its device files in a container, or the library that Windows lends to WSL."""
+    signs = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/usr/lib/wsl/lib/libnvidia-ml.so.1")
+    return any(Path(sign).exists() for sign in signs)
+
+
+def read_env(file: Path) -> dict[str, str]:
+    """NAME=VALUE lines, as much of the form as the names that are asked for here need."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        there = ", ".join(sorted(path.name.removeprefix(".env.") for path in ROOT.glob(".env.*")))
+        fail(f"the env file {file} cannot be read ({error.strerror}). PROFILE is one of {there}.")
+    pairs = [line.strip().removeprefix("export ").partition("=") for line in lines if not line.strip().startswith("#")]
+    found = {name.strip(): text.split(" #")[0].strip().strip("\"'") for name, mark, text in pairs if mark}
+    return {name: text for name, text in found.items() if text}
 
 
 def lockable(engine: str) -> bool:
@@ -88,7 +121,8 @@ def lockable(engine: str) -> bool:
 
 
 def install(wish: Wish, root: Path) -> None:
-    venv, stamp = root / ".venv", root / ".venv" / "aicockpit-stamp.json"
+    venv = root / wish.venv
+    stamp = venv / "aicockpit-stamp.json"
     old = read_stamp(stamp)
     wish, fresh = merged(wish, old, fingerprint(root))
     if not fresh and satisfied(wish, old, fingerprint(root)):
@@ -96,7 +130,7 @@ def install(wish: Wish, root: Path) -> None:
     started = time.monotonic()
     check_disk(wish.engine, root)
     if fresh and venv.exists():
-        say(started, "removing the old .venv (another Python or another build of vLLM)")
+        say(started, f"removing the old {wish.venv} (another Python or another build of vLLM)")
         shutil.rmtree(venv)
     stamp.unlink(missing_ok=True)
     make_venv(venv, started)
@@ -141,11 +175,12 @@ def merged(wish: Wish, old: dict[str, Any], now: str) -> tuple[Wish, bool]:
         return wish, True
     engine = old["engine"] if wish.engine == "none" else wish.engine
     others = tuple(sorted({*wish.others, *old.get("others", [])}))
-    return Wish(engine, others, wish.locked or (bool(old.get("locked")) and old.get("of") == now)), False
+    locked = wish.locked or (bool(old.get("locked")) and old.get("of") == now)
+    return Wish(engine, others, locked, wish.venv), False
 
 
 def satisfied(wish: Wish, old: dict[str, Any], now: str) -> bool:
-    installed = Wish(old.get("engine", ""), tuple(old.get("others", ())), bool(old.get("locked")))
+    installed = Wish(old.get("engine", ""), tuple(old.get("others", ())), bool(old.get("locked")), wish.venv)
     return installed == wish and old.get("of") == now
 
 
@@ -158,7 +193,7 @@ def check_disk(engine: str, root: Path) -> None:
 def make_venv(venv: Path, started: float) -> None:
     python = venv / "bin" / "python"
     if not python.exists():
-        say(started, "step 1 of 3: making .venv")
+        say(started, f"step 1 of 3: making {venv.name}")
         try:
             subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, stdout=subprocess.DEVNULL)
         except subprocess.CalledProcessError:
@@ -179,7 +214,8 @@ def uv_command(wish: Wish, root: Path, find_links: str) -> list[str]:
     PYTHONDONTWRITEBYTECODE is set; compiling costs 33 s on two cores."""
     extras = [*([] if wish.engine == "none" else [wish.engine]), *wish.others]
     target = f"{root}[{','.join(extras)}]" if extras else str(root)
-    command = [str(root / ".venv/bin/uv"), "pip", "install", "--python", str(root / ".venv/bin/python")]
+    tools = root / wish.venv / "bin"
+    command = [str(tools / "uv"), "pip", "install", "--python", str(tools / "python")]
     command += ["--compile-bytecode", "--editable", target]
     if wish.locked:
         command += ["--constraints", str(root / "deploy/cpu.lock")]

@@ -141,6 +141,7 @@ class Switches:
     prefill_delay: float = 0.0
     lie_cached: int = -1
     no_cache: bool = False
+    preemptions: int = 0
     drop_events: int = 0
     array_events: bool = False
     no_suffix: bool = True

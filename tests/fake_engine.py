@@ -238,7 +238,7 @@ class Engine:
             ("prompt_tokens_total", "counter", "", totals["prompt"]),
             ("prompt_tokens_cached_total", "counter", "", totals["cached"]),
             ("generation_tokens_total", "counter", "", totals["generation"]),
-            ("num_preemptions_total", "counter", "", 0),
+            ("num_preemptions_total", "counter", "", self.switches.preemptions),
             ("iteration_tokens_total_bucket", "histogram", ',le="+Inf"', totals["iterations"]),
             ("iteration_tokens_total_sum", "histogram", "", totals["iteration_tokens"]),
             ("iteration_tokens_total_count", "histogram", "", totals["iterations"]),

@@ -38,6 +38,7 @@ live: POST /fake/set {"token_delay": 0.1}. "POST" below: any POST other than /fa
 | prefill-delay S          | each 1,000 computed prompt tokens take S seconds more                              |
 | lie-cached N             | cached_tokens says N, whatever was cached                                          |
 | no-cache                 | the prefix cache is off                                                            |
+| preemptions N            | /metrics counts N preempted requests                                               |
 | drop-events N            | the next N batches of KV events are not published (a replay has them)              |
 | array-events             | KV events as arrays, as older releases sent them                                   |
 | no-suffix                | suffix gets 400, as with vLLM (the default; --no-fake-no-suffix turns it off)      |

@@ -99,6 +99,62 @@ def test_another_engine_or_python_means_a_new_venv(bootstrap: Any, place: Place)
     )
 
 
+def test_two_builds_side_by_side(bootstrap: Any, place: Place) -> None:
+    shutil.copytree(place.root / ".venv", place.root / ".venv-test", symlinks=True)
+    bootstrap.install(bootstrap.Wish("gpu"), place.root)
+    for _ in range(2):
+        bootstrap.install(bootstrap.Wish("cpu", ("test",), venv=".venv-test"), place.root)
+    for name, call in zip((".venv", ".venv-test"), place.calls, strict=True):
+        assert f"--python {place.root / name / 'bin' / 'python'} " in call
+    stamp = (place.root / ".venv" / "aicockpit-stamp.json").read_text()
+    assert '"engine": "gpu"' in stamp  # as the Makefile looks for it
+    assert (place.root / ".venv" / "bin" / "uv").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "driver", "engine"),
+    [
+        (None, {}, False, "cpu"),
+        (None, {}, True, "none"),  # which profile fits the card is found by the package
+        (None, {"GPU_COUNT": "4"}, True, "none"),
+        (None, {"AICOCKPIT_VLLM_COMMAND": "vllm serve"}, False, "none"),
+        ("GPU_COUNT=0", {}, True, "cpu"),
+        ("GPU_COUNT=1", {}, True, "gpu"),
+        ("GPU_COUNT=1", {}, False, "gpu"),  # a profile that was asked for
+        ("GPU_COUNT=1", {"GPU_COUNT": "0"}, True, "cpu"),
+        ("GPU_COUNT=1", {"GPU_COUNT": ""}, True, "gpu"),
+        ("# GPU_COUNT=0\nMODEL_NAME=x", {}, True, "gpu"),
+        ("GPU_COUNT=auto", {}, False, "cpu"),
+        ('GPU_COUNT=1\nAICOCKPIT_VLLM_COMMAND="rocm/bin/vllm serve" # mine', {}, False, "none"),
+        ("export GPU_COUNT='0' # no", {}, True, "cpu"),
+    ],
+)
+def test_the_env_file_says_which_build_is_needed(
+    bootstrap: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str | None,
+    environ: dict[str, str],
+    driver: bool,
+    engine: str,
+) -> None:
+    monkeypatch.setattr(bootstrap, "has_driver", lambda: driver)
+    if file is not None:
+        (tmp_path / "env").write_text(file)
+    assert bootstrap.detect_engine("" if file is None else str(tmp_path / "env"), environ) == engine
+
+
+def test_a_profile_that_is_not_there_is_told_with_those_that_are(bootstrap: Any, capsys: Any) -> None:
+    assert bootstrap.main(["--env-file", ".env.dev13"]) == 1
+    assert "PROFILE is one of cpu, dev1.5, dev14, dev32, dev7, prod480." in capsys.readouterr().err
+
+
+def test_every_profile_installs_its_build(bootstrap: Any) -> None:
+    found = {path.name: bootstrap.detect_engine(str(path), {}) for path in ROOT.glob(".env.*")}
+    assert found == {name: "cpu" if name == ".env.cpu" else "gpu" for name in found}
+    assert len(found) > 2
+
+
 def test_a_locked_install_serves_an_unlocked_wish_but_not_the_other_way(bootstrap: Any, place: Place) -> None:
     bootstrap.install(bootstrap.Wish("cpu", (), True), place.root)
     bootstrap.install(bootstrap.Wish("cpu"), place.root)

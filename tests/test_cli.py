@@ -68,6 +68,31 @@ def test_without_a_server_commands_say_so(tmp_path: Path) -> None:
     assert "no log" in run(tmp_path, "logs").stderr
 
 
+def test_a_server_without_a_model_says_that_it_is_not_ready_and_how_to_name_one(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        end = time.monotonic() + 60
+        while "Ctrl-C stops everything." not in (text := server.log.read_text()):
+            assert time.monotonic() < end, text
+            time.sleep(0.05)
+        ready = server.get("/ready")
+        assert ready.status_code == 503
+        assert f"AiCockpit runs, and answers no request yet: {ready.json()['reason']}." in text
+        assert "AiCockpit is ready" not in text
+        assert "aicockpit serve --model" in text
+        assert server.get("/api/workspaces").status_code == 200
+
+
+def test_a_server_with_a_model_says_that_it_is_ready(tmp_path: Path) -> None:
+    with serving(tmp_path, **supervised(tmp_path)) as server:
+        server.until_ready()
+        end = time.monotonic() + 30
+        while "Ctrl-C stops everything." not in (text := server.log.read_text()):
+            assert time.monotonic() < end, text
+            time.sleep(0.05)
+        assert "AiCockpit is ready." in text
+        assert "--model" not in text
+
+
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = run(tmp_path, "--help").stdout
     for command in (

@@ -233,6 +233,8 @@ def test_an_amd_gpu_means_cpu_until_vllm_for_rocm_is_there() -> None:
     profile, reason = pick_profile(machine(192 * GIB, vendor="amd"))
     assert profile == "cpu"
     assert "ROCm" in reason
+    assert pick_profile(machine(192 * GIB, vendor="amd"), own_vllm=True)[0] == "dev32"
+    assert pick_profile(machine(24 * GIB, vendor="amd"), own_vllm=True)[0] == "dev14"
 
 
 @pytest.mark.parametrize(
@@ -240,17 +242,27 @@ def test_an_amd_gpu_means_cpu_until_vllm_for_rocm_is_there() -> None:
     [
         ((48 * GIB,), "found 1 GPU (X 48 GiB)", "prod480"),
         ((80 * GIB,), "found 1 GPU", "prod480"),
-        ((80 * GIB, 80 * GIB), "it needs 8 of 80 GB, 2 are here", "smaller"),
+        ((80 * GIB, 80 * GIB), "it needs 8 GPUs of 80 GB, 2 are here", "fits"),
         ((80 * GIB,) * 8, "PROFILE=prod480", "needs 8"),
-        ((24 * GIB, 24 * GIB), "dev32 needs one GPU of 48 GB", "prod480"),
-        ((None,), "of unknown size", "smaller"),
+        ((140 * GIB,) * 4, "prod480 with GPU_COUNT=4", "needs 8"),
+        ((24 * GIB, 48 * GIB), "found 2 GPUs (X 24 GiB, X 48 GiB)", "REPLICAS"),
+        ((48 * GIB,) * 4, "GPU_COUNT=4 AICOCKPIT_REPLICAS=4", "prod480"),
+        ((None, 48 * GIB), "of unknown size", "REPLICAS"),
     ],
 )
-def test_a_gpu_means_dev32_with_what_else_to_consider(sizes: tuple[int | None, ...], told: str, untold: str) -> None:
+def test_a_large_gpu_means_dev32_with_what_else_to_consider(
+    sizes: tuple[int | None, ...], told: str, untold: str
+) -> None:
     profile, reason = pick_profile(machine(*sizes))
     assert profile == "dev32"
     assert told in reason
     assert untold not in reason
+
+
+def test_a_gpu_of_unknown_size_means_cpu() -> None:
+    profile, reason = pick_profile(machine(None))
+    assert profile == "cpu"
+    assert "no model can be fitted to memory of unknown size" in reason
 
 
 @pytest.mark.parametrize(

@@ -289,10 +289,10 @@ def test_the_cpu_matters_to_engines_on_it(features: Any, architecture: str, want
 
 def test_what_a_container_leaves() -> None:
     rows = host_rows(
-        container="docker", cpu=replace(CPU, limit=1.5), memory=replace(MEMORY, limit=4 * GIB, limit_used=0)
+        container="docker", cpu=replace(CPU, limit=1.5), memory=replace(MEMORY, limit=2 * GIB, limit_used=0)
     )
     assert "1.5 cores" in rows["cpu.quota"].found
-    assert (rows["memory"].mark, rows["memory"].found) == ("warn", "4.0 GiB free of 64.0 GiB, limited to 4.0 GiB here")
+    assert (rows["memory"].mark, rows["memory"].found) == ("warn", "2.0 GiB free of 64.0 GiB, limited to 2.0 GiB here")
     assert "raise the container's limit" in rows["memory"].fix
     assert host_rows(memory=Memory(limit=GIB))["memory"].found == "unknown"
     assert "cpu.quota" not in host_rows(cpu=replace(CPU, limit=8))

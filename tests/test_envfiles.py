@@ -1,7 +1,8 @@
-"""The profiles `.env.cpu`, `.env.dev32`, `.env.prod480`, and what the Makefile does with them."""
+"""The profiles `.env.*`, and what the Makefile does with them."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -20,7 +21,7 @@ from aicockpit.settings import Settings, load
 from aicockpit.sizing import Sizer
 
 ROOT = Path(__file__).resolve().parent.parent
-PROFILES = ["cpu", "dev32", "prod480"]
+PROFILES = ["cpu", "dev1.5", "dev7", "dev14", "dev32", "prod480"]
 
 
 @pytest.mark.parametrize(
@@ -61,8 +62,9 @@ def planned(profile: str, gpus: str) -> tuple[Plan, Settings]:
 
 
 def test_the_profiles_have_the_same_keys() -> None:
-    keys = [list(dotenv_values(ROOT / f".env.{profile}")) for profile in PROFILES]
-    assert keys[0] == keys[1] == keys[2]
+    assert {path.name for path in ROOT.glob(".env.*")} == {f".env.{profile}" for profile in PROFILES}
+    keys = {tuple(dotenv_values(ROOT / f".env.{profile}")) for profile in PROFILES}
+    assert len(keys) == 1
 
 
 def test_what_the_profiles_promise() -> None:
@@ -72,9 +74,10 @@ def test_what_the_profiles_promise() -> None:
     assert flags.value(prod.engine_args, "--max-model-len") == "131072"
 
 
-def make(*args: str, **env: str) -> str:
-    command = ["make", "--no-print-directory", "-C", str(ROOT), *args]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env})
+def make(*args: str, root: Path = ROOT, **env: str) -> str:
+    command = ["make", "--no-print-directory", "-C", str(root), *args]
+    clean = {name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "AICOCKPIT_"))}
+    done = subprocess.run(command, capture_output=True, text=True, env={**clean, **env})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -86,23 +89,49 @@ def test_make_alone_is_the_list_of_targets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "extra", "env_file"),
+    ("args", "profile", "file", "installs", "serves"),
     [
-        (("start-dev",), "auto", ".env.$profile"),
-        (("start-dev", "PROFILE=cpu"), "cpu", ".env.$profile"),
-        (("start-dev", "PROFILE=dev32"), "gpu", ".env.$profile"),
-        (("start-prod",), "gpu", ".env.prod480"),
-        (("start-prod", "PROFILE=cpu"), "cpu", ".env.cpu"),
+        (("start-dev",), "", "", ["", "--env-file .env.dev7"], ".env.dev7"),
+        (("start-dev", "PROFILE=cpu"), "", "", ["--env-file .env.cpu"], ".env.cpu"),
+        (("start-dev",), "dev32", "", ["--env-file .env.dev32"], ".env.dev32"),
+        (("start-dev",), "dev32", "my.env", ["--env-file my.env"], "my.env"),
+        (("start-prod",), "", "", ["--env-file .env.prod480"], ".env.prod480"),
+        (("start-prod", "PROFILE=cpu"), "", "", ["--env-file .env.cpu"], ".env.cpu"),
     ],
 )
-def test_the_profile_chooses_the_extra_and_the_file(args: tuple[str, ...], extra: str, env_file: str) -> None:
-    shown = make("--dry-run", *args, PROFILE="")
-    assert f"bootstrap.py --extra {extra}\n" in shown
-    assert f'exec .venv/bin/aicockpit serve --env-file "${{AICOCKPIT_ENV_FILE:-{env_file}}}"' in shown
+def test_the_profile_chooses_the_file_and_the_file_what_is_installed(
+    args: tuple[str, ...], profile: str, file: str, installs: list[str], serves: str, tmp_path: Path
+) -> None:
+    place(tmp_path, "cpu")
+    ran = make(*args, "PYTHON=echo python3", "ARGS=--port 9", root=tmp_path, PROFILE=profile, AICOCKPIT_ENV_FILE=file)
+    expected = [f"python3 deploy/bootstrap.py {words}".rstrip() for words in installs]
+    assert ran.splitlines() == [*expected, f"aicockpit serve --env-file {serves} --port 9"]
 
 
-def test_the_profile_may_come_from_the_environment() -> None:
-    assert "--extra gpu" in make("--dry-run", "start-dev", PROFILE="dev32")
+@pytest.mark.parametrize(
+    ("engine", "into"), [("gpu", ".venv-test"), ("cpu", ".venv"), ("none", ".venv"), ("", ".venv")]
+)
+def test_the_tests_leave_an_installation_for_gpus_alone(engine: str, into: str, tmp_path: Path) -> None:
+    place(tmp_path, engine)
+    shown = make("--dry-run", "test", root=tmp_path)
+    assert f"bootstrap.py --extra cpu --with test --venv {into}\n" in shown
+    assert f"{into}/bin/ruff check .\n" in shown
+    assert f"{into}/bin/mypy\n" in shown
+    assert f"{into}/bin/python -m pytest" in shown
+    assert f" {into} " in make("--dry-run", "clean", root=tmp_path)
+
+
+def place(root: Path, engine: str) -> None:
+    """A repository with our Makefile, and an installation whose programs only say what they were asked."""
+    (root / "Makefile").write_text((ROOT / "Makefile").read_text())
+    bin_folder = root / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    for name, text in (("aicockpit", 'echo aicockpit "$@"'), ("python", "echo dev7")):
+        (bin_folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (bin_folder / name).chmod(0o755)
+    if engine:
+        stamp = {"engine": engine, "others": [], "locked": False, "venv": ".venv", "of": "x", "python": "3"}
+        (root / ".venv" / "aicockpit-stamp.json").write_text(json.dumps(stamp))
 
 
 def test_ci_runs_make_test_and_nothing_else() -> None:

@@ -192,7 +192,7 @@ def test_our_own_tables_agree_with_it() -> None:
     assert [flag for flag in flags.REMOVED_FLAGS if TABLE.find(flag)] == []
 
 
-@pytest.mark.parametrize("profile", ["cpu", "dev32", "prod480"])
+@pytest.mark.parametrize("profile", ["cpu", "dev1.5", "dev7", "dev14", "dev32", "prod480"])
 def test_every_preset_s_flags_are_in_it(profile: str) -> None:
     args = (dotenv_values(ROOT / f".env.{profile}")["AICOCKPIT_ENGINE_ARGS"] or "").split()
     assert flags.refuse(args, profile, TABLE.version) == ()

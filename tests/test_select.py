@@ -96,7 +96,10 @@ def test_prod480_on_four_a100_is_refused_with_the_arithmetic() -> None:
     assert not [text for text in found.advice if "A build of it" in text]
 
 
-@pytest.mark.parametrize(("profile", "machine"), [("dev32", "A6000"), ("prod480", "A100-80GB:8"), ("cpu", "")])
+@pytest.mark.parametrize(
+    ("profile", "machine"),
+    [("dev7", "T4"), ("dev14", "L4"), ("dev32", "A6000"), ("prod480", "A100-80GB:8"), ("cpu", "")],
+)
 def test_the_presets_ask_for_what_their_recipe_gives(profile: str, machine: str) -> None:
     values = dotenv_values(ROOT / f".env.{profile}")
     args = (values["AICOCKPIT_ENGINE_ARGS"] or "").split()

@@ -159,7 +159,7 @@ def test_on_the_cpu_a_tier_takes_no_core_from_computing(tmp_path: Path, monkeypa
 
 def test_on_the_cpu_a_model_with_linear_attention_gets_no_disk_tier() -> None:
     wish = values.kv_tier("disk:1G")
-    with pytest.raises(SettingError, match="linear attention.*kv_tier: none"):
+    with pytest.raises(SettingError, match=r"linear attention.*kv_tier: none"):
         tier.wanted("m-0", wish, CPU, FOLDER, (), "", ("linear", "full"))
     assert tier.wanted("m-0", wish, CUDA, FOLDER, (), "", ("linear", "full")).files
     assert tier.wanted("m-0", wish, CPU, FOLDER, (), "", ("full",)).ours

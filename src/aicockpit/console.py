@@ -102,6 +102,7 @@ def detail(engine: Mapping[str, Any]) -> str:
         told[-1] += f": {engine['waits']}" * bool(engine["waits"])
     elif engine["state"] in ("stopped", "sleeping") and not engine["pinned"]:
         told.append("comes with the next request")
+    told.append(engine.get("advice", ""))
     return "; ".join(filter(None, told))
 
 

@@ -25,7 +25,7 @@ from aicockpit.hardware.shape import ModelShape
 from aicockpit.models import kv_files
 from aicockpit.models.dimensions import shape_apart
 from aicockpit.models.locate import check_apart, is_path, note_used, resolve_apart
-from aicockpit.recipes import command, fleet, load, lora, tier
+from aicockpit.recipes import command, flags, fleet, load, lora, spot_ask, tier
 from aicockpit.recipes.arrange import CPU, Plan, Sized, arrange
 from aicockpit.recipes.fleet import Asked
 from aicockpit.recipes.place import Slot
@@ -194,8 +194,10 @@ class Roster:
         library = load.library(self.settings.recipes)
         known: dict[str, ModelShape] = {}
         unknown: dict[str, str] = {}
+        drafts = (spot_ask.drafted(flags.merge(self.settings.engine_args, m.args)) for m in asked.models)
+        wanted = [m.model for m in asked.models] + [one.model for one in drafts if one and one.whole]
         # Without GPUs only files that are here are asked.
-        names = list(dict.fromkeys(m.model for m in asked.models if slots or is_path(m.model)))
+        names = list(dict.fromkeys(name for name in wanted if slots or is_path(name)))
         for name, told in zip(names, await asyncio.gather(*map(self._shape_of, names)), strict=True):
             if isinstance(told, str):
                 unknown[name] = told

@@ -28,6 +28,7 @@ from aicockpit.engines.orphans import StateLock, sweep
 from aicockpit.engines.supervisor import Supervisor
 from aicockpit.engines.swapper import Swapper
 from aicockpit.errors import SettingError
+from aicockpit.gateway.admin import readiness
 from aicockpit.gateway.app import Gateway
 from aicockpit.gateway.auth import mint
 from aicockpit.gateway.server import Doors, build
@@ -42,6 +43,11 @@ from aicockpit.warm import WarmSide
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.2
+# Workspaces and documentation are served all the same.
+_NO_MODEL = (
+    "Name a model, then start again: `aicockpit serve --model Qwen/Qwen2.5-Coder-1.5B-Instruct`, or `make start-dev`, "
+    "which picks one for this machine."
+)
 # What a shell reports for a command that Ctrl-C ended.
 _INTERRUPTED = 130
 
@@ -91,7 +97,7 @@ async def _serve(settings: Settings, console: Console, stopping: Stopping) -> in
     try:
         if not await stopping.during(_start(settings, controls, console, stopping, begin)):
             return _INTERRUPTED
-        _banner(console, settings, doors.port, key, controls.engines)
+        _banner(console, settings, doors.port, key, controls.engines, readiness(gateway.directory, None))
         _settle_memory()
         await stopping.wait()
         return 0
@@ -267,7 +273,9 @@ def _key(settings: Settings) -> str:
     return settings.api_key or mint("start-up", admin=True)[0]
 
 
-def _banner(console: Console, settings: Settings, port: int, key: str, engines: list[Engine]) -> None:
+def _banner(
+    console: Console, settings: Settings, port: int, key: str, engines: list[Engine], state: tuple[bool, str]
+) -> None:
     host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     there = [engine for engine in engines if engine.served_names and (engine.ready or engine.wakeable)]
@@ -276,7 +284,8 @@ def _banner(console: Console, settings: Settings, port: int, key: str, engines: 
     def print_line(text: str) -> None:
         console.print(text, soft_wrap=True, highlight=False, markup=False)
 
-    print_line("\nAiCockpit is ready.")
+    good, reason = state
+    print_line("\nAiCockpit is ready." if good else f"\nAiCockpit runs, and answers no request yet: {reason}.")
     print_line(f"  URL    {base}")
     if not key:
         print_line("  Key    none is asked for (AICOCKPIT_AUTH=off)")
@@ -292,6 +301,8 @@ def _banner(console: Console, settings: Settings, port: int, key: str, engines: 
     print_line(f"  State  {settings.state_dir}")
     if models:
         print_line("\nTry it:\n\n  " + curl_line(base, key, models[0], bool(settings.api_key)) + "\n")
+    elif not engines:
+        print_line(f"\n{_NO_MODEL}\n")
     print_line("Ctrl-C stops everything.")
 
 

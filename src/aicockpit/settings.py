@@ -103,7 +103,8 @@ SETTINGS: tuple[Setting, ...] = (
         _A + "CONTEXT",
         values.context,
         "auto",
-        "Tokens of repository context in front of a prompt: a number, `none`, or `auto`: what was measured to help.",
+        "Tokens of repository context in front of a prompt: a number, `none`, or `auto`: as measured for the model, "
+        "else a guess from its size (docs/context.md).",
     ),
     Setting(
         _A + "WORTH", values.optional_path, "", "TOML file with context budgets of your own models (docs/context.md)."
@@ -289,9 +290,16 @@ def _read_file(path: Path | None) -> Mapping[str, str]:
 def _refuse_unknown(layer: Mapping[str, str], source: str) -> None:
     for name in layer:
         if name.startswith(_A) and name not in _BY_NAME and name not in _ELSEWHERE and not _internal(name):
-            near = difflib.get_close_matches(name, _BY_NAME, 1)
-            hint = f" Did you mean {near[0]}?" if near else " `aicockpit serve --help` lists the settings."
-            raise SettingError(f"{name} (in {source}) is not a setting.{hint}")
+            near = _nearest(name.removeprefix(_A))
+            hint = f"Did you mean {near}?" if near else "The README's section Settings lists them all."
+            raise SettingError(f"{name} (in {source}) is not a setting. {hint}")
+
+
+def _nearest(bare: str) -> str:
+    """The setting whose name comes closest, ours or one without our prefix (MODEL: MODEL_NAME); "" when none does."""
+    names = {name.removeprefix(_A): name for name in _BY_NAME}
+    near = difflib.get_close_matches(bare, names, 1) or [name for name in names if name.startswith(f"{bare}_")]
+    return names[near[0]] if near else ""
 
 
 def _internal(name: str) -> bool:

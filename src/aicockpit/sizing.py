@@ -13,7 +13,7 @@ from aicockpit.errors import AicockpitError, SettingError
 from aicockpit.hardware import fit
 from aicockpit.hardware.device import GIB, Device
 from aicockpit.hardware.shape import ModelShape
-from aicockpit.recipes import flags, spot, tier
+from aicockpit.recipes import flags, lora, spot, tier
 from aicockpit.recipes.arrange import Sized
 from aicockpit.recipes.command import CPU_KV_BYTES
 from aicockpit.recipes.filters import Wish
@@ -51,7 +51,8 @@ class Sizer:
 
     def size(self, m: FleetModel) -> Sized:
         """Raises SettingError when the model does not fit, with the arithmetic and what would."""
-        theirs = flags.merge(self.settings.engine_args, m.args)
+        adapters = (lora.ENABLE,) if m.lora is not None else ()
+        theirs = flags.merge(adapters, flags.merge(self.settings.engine_args, m.args))
         devices, count = self._devices(m)
         wish = Wish(
             m.model.partition("@")[0],
@@ -63,6 +64,7 @@ class Sizer:
             vllm=flags.reader(self.settings),
             memory=self.memory,
             args=theirs,
+            draft=spot.draft(theirs, self.recipes, self.shape_of),
         )
         found = select(wish, self.recipes, devices, self.shape_of)
         if isinstance(found, Chosen):
@@ -82,10 +84,11 @@ class Sizer:
     def _unfitted(self, m: FleetModel, wish: Wish, devices: Sequence[Device]) -> Sized:
         """As the recipe has it on all GPUs that it may use, were their memory no limit."""
         vast = [replace(device, memory=_NO_LIMIT, free=None) for device in devices]
-        found = select(replace(wish, gpu_count=wish.gpu_count or len(vast)), self.recipes, vast, self.shape_of)
+        wish = replace(wish, gpu_count=wish.gpu_count or len(vast), memory=None)
+        found = select(wish, self.recipes, vast, self.shape_of)
         if isinstance(found, Refused):
             return Sized(wish.gpu_count or 1, role=m.role or "chat")
-        return replace(self._chosen(m, wish, found), least=0, reasons=(), window=None)
+        return replace(self._chosen(m, wish, found), least=0, reasons=(), window=None, host=0)
 
     def _devices(self, m: FleetModel) -> tuple[tuple[Device, ...], int | None]:
         """The GPUs that one engine may use, and how many it is to have."""
@@ -114,9 +117,11 @@ class Sizer:
         window = verdict.max_model_len if wish.max_model_len else min(verdict.max_model_len, spot.WORKING)
         fixed = sum(term.bytes for term in verdict.terms[:-1])
         each = verdict.terms[-1].bytes / verdict.kv_tokens if verdict.kv_tokens else 0.0
-        least = fixed + int(_MARGIN * window * each)
+        # A window that just fits has no more than the verdict found for it.
+        least = fixed + min(verdict.terms[-1].bytes, int(_MARGIN * window * each))
         kind = found.devices[0].name
-        return Sized(found.layout.gpus, least, found.flags, found.env, role, model, reasons, window, kind, kept)
+        rest = (found.flags, found.env, role, model, reasons, window, kind, kept, verdict.host)
+        return Sized(found.layout.gpus, least, *rest)
 
     def _tier(self, found: Chosen, given: Sequence[str]) -> tuple[KvTier | None, tuple[str, ...]]:
         """What the recipe says of KV tiers, left out where it is not possible: a recipe is for many machines."""
@@ -140,6 +145,8 @@ def predict(shape: ModelShape, argv: Sequence[str], devices: Sequence[Device]) -
     """Tokens of KV cache that an engine with this command should report; None where it cannot be told."""
     words = argv[next((place for place, word in enumerate(argv) if word.startswith("--")), len(argv)) :]
     asked = spot.asked(words)
+    if asked.uncounted:
+        return None
     kv, block = (flags.number(flags.value(words, name)) for name in ("--kv-cache-memory-bytes", "--block-size"))
     try:
         if not devices:

@@ -1,7 +1,7 @@
 """`aicockpit fit MODEL`: does it fit, with every term of the sum; and the table of docs/hardware.md.
 
 `python -m aicockpit.commands.fit --table` prints that table from the shipped recipes and the known cards, `--tiers`
-that of docs/kv-tiers.md.
+that of docs/kv-tiers.md, `--packs` that of docs/context.md.
 """
 
 from __future__ import annotations
@@ -212,10 +212,10 @@ def document(view: fit_show.View) -> dict[str, object]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`--table` prints the table of docs/hardware.md, `--tiers` that of docs/kv-tiers.md."""
-    made = {"--table": table, "--tiers": fit_tiers.markdown}
+    """`--table` prints the table of docs/hardware.md, `--tiers` that of docs/kv-tiers.md, `--packs` of context.md."""
+    made = {"--table": table, "--tiers": fit_tiers.markdown, "--packs": fit_tiers.packs}
     if len(argv) != 1 or argv[0] not in made:
-        print("usage: python -m aicockpit.commands.fit --table | --tiers", file=sys.stderr)
+        print("usage: python -m aicockpit.commands.fit --table | --tiers | --packs", file=sys.stderr)
         return 2
     print(made[argv[0]]())
     return 0

@@ -21,7 +21,7 @@ from aicockpit.errors import AicockpitError, SettingError
 from aicockpit.hardware import cards, detect, fit
 from aicockpit.hardware.device import Device
 from aicockpit.hardware.shape import ModelShape
-from aicockpit.recipes import aim, explain, flags, known, load, tier
+from aicockpit.recipes import aim, explain, flags, known, load, spot, tier
 from aicockpit.recipes.filters import Wish
 from aicockpit.recipes.fleet import ROLES_WITHOUT_KV
 from aicockpit.recipes.load import Library, Loaded
@@ -160,6 +160,7 @@ def _explain(loaded: Settings, arguments: argparse.Namespace) -> int:
         without=tuple(arguments.less),
         memory=memory,
         args=loaded.engine_args,
+        draft=spot.draft(loaded.engine_args, library.recipes, lambda _: None),
     )
     outcome = select(wish, library.recipes, devices, _shapes(loaded, library, wish.model))
     if isinstance(outcome, Chosen):

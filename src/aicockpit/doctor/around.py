@@ -12,7 +12,7 @@ from aicockpit.hardware.machine import Cpu, Disk, Host, Kernel, Memory, Snapshot
 STATE, MODELS = "state folder", "model cache"
 _DISK_NEEDED = 4 << 30
 _STATE_NEEDED = 256 << 20
-_MEMORY_NEEDED = 6 << 30
+_MEMORY_NEEDED = 3 << 30
 _SWAPPED = 1 << 30
 _SHM_NEEDED = 1 << 30
 _WATCHES = 65_536
@@ -83,9 +83,9 @@ def _memory(memory: Memory, wanted: Wanted) -> Finding:
     limit = f", limited to {size(memory.limit)} here" if memory.limit and memory.limit < memory.total else ""
     swap = f", {size(memory.swap_used)} swapped out" if memory.swap_used and memory.swap_used > _SWAPPED else ""
     good = memory.free >= _MEMORY_NEEDED
-    fix = "an engine on the CPU takes 3 to 5 GiB; end other programs"
+    fix = "an engine on the CPU takes 3 GiB and more; end other programs"
     if limit and (memory.available or 0) >= _MEMORY_NEEDED:
-        fix = "an engine on the CPU takes 3 to 5 GiB; raise the container's limit"
+        fix = "an engine on the CPU takes 3 GiB and more; raise the container's limit"
     found = f"{size(memory.free)} free of {size(memory.total)}{limit}{swap}"
     return Finding("memory", "memory", "ok" if good else "warn", found, "" if good else fix)
 

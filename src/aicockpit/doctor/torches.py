@@ -75,7 +75,7 @@ def _fit(torch: Torch, vendor: Vendor | None, driver: Driver | None, wanted: Wan
         fix = "for the CPU: make start-dev PROFILE=cpu installs vLLM's CPU build"
         return Finding("torch", "torch", _mark(wanted, True), f"{name}, and no GPU that can be used", fix)
     if (torch.cuda if vendor == "nvidia" else torch.hip) is None:
-        fix = "make start-dev PROFILE=dev32 installs vLLM for CUDA"
+        fix = "make start-dev installs vLLM for CUDA"
         if vendor == "amd":
             fix = "to use it install vLLM for ROCm, and name its command with AICOCKPIT_VLLM_COMMAND"
         brand = {"nvidia": "NVIDIA", "amd": "AMD"}[vendor]

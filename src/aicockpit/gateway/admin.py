@@ -28,11 +28,12 @@ from aicockpit.errors import (
     UpstreamLost,
     UpstreamTimeout,
 )
-from aicockpit.gateway import envelope
+from aicockpit.gateway import engine_page, envelope
 from aicockpit.gateway.auth import Caller
 from aicockpit.gateway.directory import Directory, model_card
-from aicockpit.gateway.metrics import EngineCollector, Metrics, engine_counter
+from aicockpit.gateway.metrics import EngineCollector, Metrics, engine_counts
 from aicockpit.gateway.openai import model_list, workspace_card
+from aicockpit.gateway.pressure import advice
 from aicockpit.gateway.records import Records
 from aicockpit.gateway.routing import describe
 
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 _TAIL = 200
 _SCRAPE_WAIT_S = 1.0
+_FRESH_S = 15.0  # what was read of an engine's metrics since then is shown again
+_WATCH_S = 60.0
 _MEMORY_LIMIT = 0.95
 
 
@@ -76,12 +79,12 @@ def build(
     created = int(time.time())
     _add_health(app, directory, used_memory)
     _add_models(app, directory, created, workspaces)
-    _add_engines(app, controls)
+    _add_engines(app, controls, collector)
     _add_requests(app, records)
 
     @app.get("/metrics")
     async def show_metrics() -> Response:
-        await asyncio.gather(*(_read_tokens(engine, collector) for engine in controls.engines if engine.ready))
+        await _look(controls.engines, collector)
         refresh()
         page = await asyncio.to_thread(generate_latest, metrics.registry)  # NVML may take its time
         return Response(page, media_type=CONTENT_TYPE_LATEST)
@@ -157,7 +160,7 @@ def _add_models(
         return model_card(directory, name, created)
 
 
-def _add_engines(app: FastAPI, controls: Controls) -> None:
+def _add_engines(app: FastAPI, controls: Controls, collector: EngineCollector) -> None:
     running: set[asyncio.Task[None]] = set()
 
     def find(name: str) -> Engine:
@@ -167,21 +170,32 @@ def _add_engines(app: FastAPI, controls: Controls) -> None:
         known = ", ".join(engine.name for engine in controls.engines) or "none"
         raise NotFound(f"there is no engine {name[:100]!r}; engines: {known}", code="engine_not_found")
 
-    def supervised(request: Request, name: str) -> str:
+    def admin(request: Request, what: str) -> None:
         if not request.scope["aicockpit.caller"].admin:
-            raise Forbidden("this key may not control engines; make one with `aicockpit keys create NAME --admin`")
+            raise Forbidden(f"this key may not {what}; make one with `aicockpit keys create NAME --admin`")
+
+    def supervised(request: Request, name: str) -> str:
+        admin(request, "control engines")
         if not find(name).supervised:
             raise Forbidden(f"engine {name!r} was not started by this server, so it cannot be started or stopped here")
         return name
 
     @app.get("/api/engines")
     async def engines() -> dict[str, Any]:
-        return {"engines": [_status(engine) for engine in controls.engines]}
+        await _look(controls.engines, collector, _FRESH_S)
+        return {"engines": [_status(engine, collector) for engine in controls.engines]}
 
     @app.get("/api/engines/{name}")
     async def engine(name: str, lines: int = 50) -> dict[str, Any]:
         tail = controls.log_tail(find(name).name, max(0, min(lines, _TAIL)))
-        return {**_status(find(name)), "log_tail": tail}
+        await _look([find(name)], collector, _FRESH_S)
+        return {**_status(find(name), collector), "log_tail": tail}
+
+    @app.get("/api/engines/{name}/metrics")
+    async def engine_metrics(request: Request, name: str) -> Response:
+        admin(request, "read an engine's metrics")
+        page, kind = await engine_page.page(find(name))
+        return Response(page, headers={"content-type": kind})
 
     async def begin(
         request: Request, name: str, action: Callable[[str], Coroutine[None, None, None]]
@@ -191,7 +205,7 @@ def _add_engines(app: FastAPI, controls: Controls) -> None:
         running.add(task)
         task.add_done_callback(running.discard)
         await asyncio.sleep(0)
-        return _status(find(name))
+        return _status(find(name), collector)
 
     @app.post("/api/engines/{name}/restart", status_code=202)
     async def restart(request: Request, name: str) -> dict[str, Any]:
@@ -232,18 +246,31 @@ async def _reported(action: Coroutine[None, None, None], name: str) -> None:
         logger.warning("engine %s: %s", name, error)
 
 
-async def _read_tokens(engine: Engine, collector: EngineCollector) -> None:
+async def watch(controls: Controls, collector: EngineCollector) -> None:
+    """Read the engines' counters now and then, so that what is recent is known whoever asks."""
+    while True:
+        await asyncio.sleep(_WATCH_S)
+        await _look(controls.engines, collector, _FRESH_S)
+
+
+async def _look(engines: Sequence[Engine], collector: EngineCollector, fresh_s: float = 0.0) -> None:
+    """Read the counters of those that are ready, unless that was done within `fresh_s`."""
+    now = time.monotonic()
+    due = [one for one in engines if one.ready and not collector.pressure(one.name).fresh(now, fresh_s)]
+    await asyncio.gather(*(_read_counts(engine, collector) for engine in due))
+
+
+async def _read_counts(engine: Engine, collector: EngineCollector) -> None:
     try:
         status, page = await engine.upstream.fetch("GET", "/metrics", limit_s=_SCRAPE_WAIT_S)
     except (ConnectFailed, UpstreamLost, UpstreamTimeout):
         return
-    prompt = engine_counter(page.decode("utf-8", "replace"), "vllm:prompt_tokens_total")
-    cached = engine_counter(page.decode("utf-8", "replace"), "vllm:prompt_tokens_cached_total")
-    if status == 200 and prompt is not None:
-        collector.count(engine.name, prompt, cached or 0.0)
+    if status == 200 and (counts := engine_counts(page.decode("utf-8", "replace"))) is not None:
+        collector.count(engine, counts)
 
 
-def _status(engine: Engine) -> dict[str, Any]:
+def _status(engine: Engine, collector: EngineCollector) -> dict[str, Any]:
+    pressure = collector.pressure(engine.name).told()
     return {
         "name": engine.name,
         "models": list(engine.served_names),
@@ -258,6 +285,12 @@ def _status(engine: Engine) -> dict[str, Any]:
         "restarts": engine.restarts,
         "pinned": engine.residence.pinned,
         "kv_cache": {"tokens": engine.kv_tokens, "predicted_tokens": engine.predicted_kv_tokens},
+        "preemptions": {
+            "total": pressure.total,
+            "recent": pressure.recent,
+            "over_seconds": None if pressure.recent is None else round(pressure.over_s),
+        },
+        "advice": advice(pressure),
         "circuit_open": engine.breaker.open,
         "in_flight": {
             "interactive": engine.load.interactive,

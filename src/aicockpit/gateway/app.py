@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from itertools import count
 from typing import Any
 
@@ -105,6 +105,7 @@ class Gateway:
         self.directory, self.forwarder, self.gate, self.metrics = directory, forwarder, gate, metrics
         self.admin, self.realtime, self.records, self.joiner = admin, realtime, records, joiner
         self.library = library
+        self.watch: Callable[[], Coroutine[None, None, None]] | None = None  # runs while the doors are open
         self.max_body, self.max_inflight, self.body_wait = max_body, max_inflight, body_wait
         self.slots = Slots()
         self._held = 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from aicockpit.engines.engine import Engine
+from aicockpit.gateway.pressure import Pressure
 from aicockpit.hardware import fit
 from aicockpit.hardware.detect import Gpu
 from aicockpit.types import EngineState, Lane
@@ -68,18 +70,33 @@ class Metrics:
         child.observe(seconds)
 
 
-class _Tokens:
-    """Token counts over all lives of an engine: its own counters start at zero with each restart."""
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What an engine has counted since it began: prompt tokens, those of them found in the prefix cache, and requests
+    that it preempted; None where its page does not say."""
+
+    prompt: float = 0.0
+    cached: float = 0.0
+    preempted: float | None = None
+
+
+class _Life:
+    """Counts over all lives of an engine: its own counters start at zero with each restart."""
 
     def __init__(self) -> None:
         self.prompt = self.cached = 0.0
-        self._last = (0.0, 0.0)
+        self.preempted: float | None = None
+        self.pressure = Pressure()
+        self._last = Counts()
 
-    def read(self, prompt: float, cached: float) -> None:
-        old = self._last if prompt >= self._last[0] else (0.0, 0.0)
-        self.prompt += prompt - old[0]
-        self.cached += max(cached - old[1], 0.0)
-        self._last = prompt, cached
+    def read(self, now: Counts, born: float) -> None:
+        old = self._last if now.prompt >= self._last.prompt else Counts()
+        self.prompt += now.prompt - old.prompt
+        self.cached += max(now.cached - old.cached, 0.0)
+        if now.preempted is not None:
+            self.preempted = (self.preempted or 0.0) + max(now.preempted - (old.preempted or 0.0), 0.0)
+            self.pressure.note(self.preempted, time.monotonic(), born)
+        self._last = now
 
 
 class EngineCollector(Collector):
@@ -87,12 +104,17 @@ class EngineCollector(Collector):
 
     def __init__(self, engines: Sequence[Engine], read_gpus: Callable[[], Sequence[Gpu]]) -> None:
         self._engines, self._read_gpus = engines, read_gpus
-        self._tokens: dict[str, _Tokens] = {}
+        self._lives: dict[str, _Life] = {}
         self._started = time.time()
 
-    def count(self, engine: str, prompt: float, cached: float) -> None:
+    def count(self, engine: Engine, counts: Counts) -> None:
         """The engine's own counters as read now."""
-        self._tokens.setdefault(engine, _Tokens()).read(prompt, cached)
+        self._lives.setdefault(engine.name, _Life()).read(counts, engine.ready_at)
+
+    def pressure(self, engine: str) -> Pressure:
+        """Its preemptions as far as they were read."""
+        life = self._lives.get(engine)
+        return Pressure() if life is None else life.pressure
 
     def collect(self) -> Iterable[Metric]:
         state = GaugeMetricFamily(
@@ -110,6 +132,11 @@ class EngineCollector(Collector):
         )
         cached = CounterMetricFamily(
             "aicockpit_prompt_tokens_cached", "Prompt tokens found in the prefix cache.", labels=("engine",)
+        )
+        preempted = CounterMetricFamily(
+            "aicockpit_preemptions",
+            "Requests that the engine preempted: its KV cache did not hold all that ran.",
+            labels=("engine",),
         )
         kv = GaugeMetricFamily("aicockpit_kv_cache_tokens", "Tokens that the KV cache holds.", labels=("engine",))
         predicted = GaugeMetricFamily(
@@ -132,13 +159,15 @@ class EngineCollector(Collector):
                 load.add_metric((engine.name, lane.value), getattr(engine.load, lane.value))
             restarts.add_metric((engine.name,), engine.restarts)
             circuit.add_metric((engine.name,), float(engine.breaker.open))
-            if (tokens := self._tokens.get(engine.name)) is not None:
-                prompt.add_metric((engine.name,), tokens.prompt)
-                cached.add_metric((engine.name,), tokens.cached)
+            if (life := self._lives.get(engine.name)) is not None:
+                prompt.add_metric((engine.name,), life.prompt)
+                cached.add_metric((engine.name,), life.cached)
+                if life.preempted is not None:
+                    preempted.add_metric((engine.name,), life.preempted)
         started = GaugeMetricFamily(
             "aicockpit_start_time_seconds", "When the gateway started (Unix time).", value=self._started
         )
-        yield from (state, load, restarts, circuit, prompt, cached, kv, predicted, off, started)
+        yield from (state, load, restarts, circuit, prompt, cached, preempted, kv, predicted, off, started)
         yield from self._gpus()
 
     def _gpus(self) -> Iterable[Metric]:
@@ -155,6 +184,15 @@ class EngineCollector(Collector):
                 if value is not None:
                     family.add_metric(names, value)
         yield from (total, used, busy)
+
+
+def engine_counts(page: str) -> Counts | None:
+    """From an engine's metrics page; None when it counts no prompt tokens (another engine, or not started yet)."""
+    prompt = engine_counter(page, "vllm:prompt_tokens_total")
+    if prompt is None:
+        return None
+    cached = engine_counter(page, "vllm:prompt_tokens_cached_total")
+    return Counts(prompt, cached or 0.0, engine_counter(page, "vllm:num_preemptions_total"))
 
 
 def engine_counter(page: str, name: str) -> float | None:

@@ -93,7 +93,7 @@ def build(
         joiner.waker = operations
     library = Library(settings.state_dir / "documents.sqlite", EngineEmbedder(directory, forwarder))
     documents.add(app, library)
-    return Gateway(
+    gateway = Gateway(
         directory,
         forwarder,
         Gate(KeyStore(settings.state_dir), fixed_keys, open_to_all=not settings.auth),
@@ -107,6 +107,8 @@ def build(
         max_inflight=settings.max_inflight,
         body_wait=settings.body_wait,
     )
+    gateway.watch = functools.partial(admin.watch, controls, collector)
+    return gateway
 
 
 class _Server(uvicorn.Server):
@@ -125,6 +127,7 @@ class Doors:
         self._gateway, self._hurried = gateway, False
         self._servers = [self._server(gateway, websockets=True), self._server(gateway.control, websockets=False)]
         self._tasks: list[asyncio.Task[None]] = []
+        self._watch: asyncio.Task[None] | None = None
         self.port = port
 
     async def open(self) -> None:
@@ -137,6 +140,8 @@ class Doors:
             await asyncio.sleep(0.01)
         if self._gateway.library is not None:
             self._gateway.library.begin()
+        if self._gateway.watch is not None:
+            self._watch = asyncio.create_task(self._gateway.watch(), name="watch engines")
 
     async def close(self) -> None:
         """Take no new connection, let requests in work finish within the limit, tell the rest, and close."""
@@ -147,6 +152,9 @@ class Doors:
                 while self._gateway.inflight and not self._hurried:
                     await asyncio.sleep(_LOOK_S)
         self._gateway.cancel_all()
+        if self._watch is not None:
+            self._watch.cancel()
+            self._tasks.append(self._watch)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._gateway.library is not None:
             await self._gateway.library.close()

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,7 +22,16 @@ from aicockpit.hardware.machine import Driver, Gpu, Host, Note, Snapshot
 __all__ = ["Gpu", "Snapshot", "devices", "inspect", "pick_profile", "snapshot", "usable_gpus", "used_memory"]
 
 _BIG_GPU_BYTES = 79_000_000_000  # an "80 GB" card reports 79.2 to 85.9 GB
-_DEV32_BYTES = 44_000_000_000  # a "48 GB" card reports 47.6 to 51.5 GB; Q4 weights of 32B and a 32k window need it
+_HUGE_GPU_BYTES = 140_000_000_000  # H200; four of them hold what needs eight big ones
+# The least memory of the largest card for each profile, in bytes as its driver tells: a "24 GB" card reports 23.6 to
+# 25.8 GB. tests/test_envfiles.py plans each profile on every card of its class.
+_PROFILES = (
+    ("dev32", 40_000_000_000),
+    ("dev14", 22_000_000_000),
+    ("dev7", 11_500_000_000),
+    ("dev1.5", 8_000_000_000),
+)
+_LEAST_CAPABILITY = (7, 5)  # vLLM's wheels have no kernels for older cards (fit_kernels.py)
 # Without NVIDIA's persistence daemon the driver wakes each card anew: one to two seconds for each.
 GPU_LIMIT_S = 30.0
 AMD_LIMIT_S = 20.0
@@ -183,24 +193,56 @@ def usable_gpus(machine: Snapshot, cuda_visible: str | None) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def pick_profile(machine: Snapshot) -> tuple[str, str]:
-    """The profile for this machine, and why in one sentence."""
+def pick_profile(machine: Snapshot, cuda_visible: str | None = None, own_vllm: bool = False) -> tuple[str, str]:
+    """The profile for this machine, and why in one sentence. The largest card decides, for each takes one GPU.
+
+    `own_vllm`: AICOCKPIT_VLLM_COMMAND names a vLLM, which may be one for AMD's GPUs.
+    """
     if not machine.gpus:
         return "cpu", f"no NVIDIA GPU found ({machine.gpu_note or 'no note'})"
     names = ", ".join(f"{gpu.name or 'unknown GPU'} {_gigabytes(gpu.total)}" for gpu in machine.gpus)
     reason = f"found {len(machine.gpus)} GPU{'s' * (len(machine.gpus) > 1)} ({names})"
-    if machine.gpus[0].vendor == "amd":
-        reason += (
-            "; what is installed here runs on NVIDIA GPUs and CPUs: for these install vLLM for ROCm, name it with "
-        )
-        return "cpu", reason + "AICOCKPIT_VLLM_COMMAND, and set PROFILE=dev32"
-    big = sum(1 for gpu in machine.gpus if (gpu.total or 0) >= _BIG_GPU_BYTES)
-    if big >= 2:
-        fits = "enough" if big >= 8 else f"it needs 8 of 80 GB, {big} are here"
-        reason += f"; PROFILE=prod480 (make start-prod) is for machines like this: {fits} for the 480B model"
-    if all(gpu.total is not None and gpu.total < _DEV32_BYTES for gpu in machine.gpus):
-        reason += "; dev32 needs one GPU of 48 GB, so set a smaller MODEL_NAME in .env.dev32"
-    return "dev32", reason
+    if machine.gpus[0].vendor == "amd" and not own_vllm:
+        return "cpu", f"{reason}; vLLM for ROCm is not installed here: see docs/hardware.md, AMD GPUs"
+    gpus, why = _fitting(machine, cuda_visible)
+    sizes = [gpu.total for gpu in gpus if gpu.total]
+    largest = max(sizes, default=0)
+    profile, least = next((one for one in _PROFILES if largest >= one[1]), ("cpu", 0))
+    if profile == "cpu":
+        return "cpu", f"{reason}; {why or 'the smallest profile for GPUs needs one of 8 GB'}"
+    return profile, reason + _several(sum(size >= least for size in sizes)) + _prod480(sizes)
+
+
+def _fitting(machine: Snapshot, cuda_visible: str | None) -> tuple[list[Gpu], str]:
+    """The GPUs that an engine may use; why there is none, or ""."""
+    visible = usable_gpus(machine, cuda_visible)
+    gpus = [
+        gpu
+        for gpu in machine.gpus
+        if cuda_visible is None or any(_names(name, gpu.index, gpu.uuid) for name in visible)
+    ]
+    if not gpus:
+        return [], f"CUDA_VISIBLE_DEVICES={cuda_visible} leaves none of them whole (PROFILE=NAME chooses a profile)"
+    told = [gpu for gpu in gpus if gpu.total is not None]
+    if not told:
+        return [], "no model can be fitted to memory of unknown size (AICOCKPIT_ENGINE_URLS uses a vLLM that runs)"
+    able = [gpu for gpu in told if gpu.capability is None or gpu.capability >= _LEAST_CAPABILITY]
+    return able, "" if able else "vLLM needs compute capability 7.5 or more, which they do not have"
+
+
+def _several(count: int) -> str:
+    return f"; one is used, and GPU_COUNT={count} AICOCKPIT_REPLICAS={count} puts a copy on each" if count > 1 else ""
+
+
+def _prod480(sizes: Sequence[int]) -> str:
+    big, huge = (sum(size >= least for size in sizes) for least in (_BIG_GPU_BYTES, _HUGE_GPU_BYTES))
+    if big < 2:
+        return ""
+    if big >= 8:
+        return "; PROFILE=prod480 (make start-prod) fits too: the 480B model on 8 of them"
+    if huge >= 4:
+        return "; PROFILE=prod480 with GPU_COUNT=4 (make start-prod) fits too: the 480B model on 4 of them"
+    return f"; prod480 is not for here: it needs 8 GPUs of 80 GB, {big} are here"
 
 
 def _gigabytes(size: int | None) -> str:
@@ -211,7 +253,8 @@ def main(argv: list[str]) -> int:
     """`--profile` prints the profile's name on stdout and the reason on stderr; without it, what was found."""
     machine = snapshot()
     if argv == ["--profile"]:
-        profile, reason = pick_profile(machine)
+        own_vllm = bool(os.environ.get("AICOCKPIT_VLLM_COMMAND"))
+        profile, reason = pick_profile(machine, os.environ.get("CUDA_VISIBLE_DEVICES") or None, own_vllm)
         print(profile)
         print(f"profile {profile}: {reason}", file=sys.stderr)
         return 0

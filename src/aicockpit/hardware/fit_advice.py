@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from aicockpit.hardware import cards, shape_weights
-from aicockpit.hardware.device import Device
+from aicockpit.hardware import cards, fit_beside, shape_weights
+from aicockpit.hardware.device import GIB, Device
 from aicockpit.hardware.fit_best import best
 from aicockpit.hardware.fit_judge import SHORTEST
 from aicockpit.hardware.fit_layout import layouts
@@ -19,11 +19,13 @@ _STEP = 1024
 _HIGH = 0.95  # of a GPU's memory; more leaves too little for what else runs on it
 _COUNTS = (1, 2, 4, 8)
 _CARDS = 4
+_LITTLE = 0.25  # of a GPU's weights: more in the host's memory is no way to work
 
 
 def advice(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> tuple[str, ...]:
     """Nothing when it fits. Otherwise, from the least change to the largest: a shorter window, a smaller cache type,
-    more of the memory, a smaller build of the model, room for another model, more or other GPUs."""
+    more of the memory, a part of the weights in the host's memory where little lacks, a smaller build of the model,
+    room for another model, more or other GPUs."""
     if not devices:
         return tuple(_cards(shape, (), ask))
     if best(shape, devices, ask).verdict.fits:
@@ -32,6 +34,7 @@ def advice(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> tuple[str,
         *_window(shape, devices, ask),
         *_cache_type(shape, devices, ask),
         *_utilisation(shape, devices, ask),
+        *_offload(shape, devices, ask),
         *_builds(shape, devices, ask),
         *_room(shape, devices, ask),
         *_cards(shape, devices, ask),
@@ -67,6 +70,23 @@ def _utilisation(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> Iter
     told = best(shape, devices, replace(ask, utilisation=_HIGH)).verdict
     if told.fits:
         yield f"--gpu-memory-utilization {_HIGH} instead of {ask.utilisation:g}: {_told(told)}."
+
+
+def _offload(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> Iterator[str]:
+    """On all GPUs, in whole GiB; with its price."""
+    if ask.max_model_len is None:
+        ask = replace(ask, max_model_len=min(SHORTEST, shape.max_len or SHORTEST))
+    found = best(shape, devices, ask, len(devices)).verdict
+    stage = tightest(shape, found.devices, found.layout, ask)
+    lack = stage.cache.needed(found.max_model_len) - stage.pool
+    more = fit_beside.steps(lack)
+    if not 0 < more <= _LITTLE * (stage.terms[0].bytes + stage.moved):
+        return
+    told = best(shape, devices, replace(ask, offload=stage.moved + more), len(devices)).verdict
+    if told.fits:
+        gigabytes = f"--cpu-offload-gb {told.host // told.layout.gpus / GIB:g}"
+        price = fit_beside.price(shape, told.host // told.layout.gpus)
+        yield f"{gigabytes}: {_told(told)}, with {gib(told.host)} of weights in the host's memory. That is {price}."
 
 
 def _builds(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from aicockpit.hardware import fit_kv, shape_weights
+from aicockpit.hardware import fit_beside, fit_kv, shape_weights
 from aicockpit.hardware.device import GIB
 from aicockpit.hardware.fit_types import Ask, Layout, Term, Verdict, gib
 from aicockpit.hardware.shape import ModelShape
@@ -29,6 +29,7 @@ def cpu(shape: ModelShape, kv_bytes: int, block: int, ask: Ask) -> Verdict:
     terms = (
         Term("weights", parts.total, parts.how),
         Term("process", int(PROCESS_GIB * GIB), "measured: vLLM 0.32 and PyTorch, one engine"),
+        *fit_beside.beside(shape, ask, Layout(1), shape.layers, (True, True)),
         Term("KV cache", kv_bytes, fit_kv.explain(shape, ask.kv_dtype, cache, 1)),
     )
     total = sum(term.bytes for term in terms)
@@ -42,6 +43,7 @@ def cpu(shape: ModelShape, kv_bytes: int, block: int, ask: Ask) -> Verdict:
         length,
         concurrency,
         why or f"fits: {tokens:,} tokens of KV cache, {concurrency:.1f} requests at once at {length:,} tokens each",
+        (*ask.uncounted, *(("--cpu-offload-gb has no effect on the CPU",) if ask.offload else ())),
         flags=("--kv-cache-memory-bytes", str(kv_bytes), "--block-size", str(block), "--max-model-len", str(length)),
         budget=Term("memory", total, "what the engine will take"),
     )

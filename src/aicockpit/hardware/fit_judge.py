@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aicockpit.hardware import fit_kernels, shape_weights
+from aicockpit.hardware import fit_beside, fit_kernels, shape_weights
 from aicockpit.hardware.device import GIB, Device
 from aicockpit.hardware.fit_layout import refusal
 from aicockpit.hardware.fit_terms import Stage, defaults, tightest
@@ -31,6 +31,8 @@ def judge(shape: ModelShape, devices: Sequence[Device], layout: Layout, ask: Ask
     concurrency = layout.data * tokens / length if stage.cache.groups else float(_sequences(used, ask))
     wrong = _mixed(used) or refusal(shape, layout) or able.refused or _too_full(used, ask) or _too_long(shape, length)
     short = "" if wrong else _too_small(shape, stage, length, layout)
+    host, told = fit_beside.host(stage.moved, layout)
+    moved = (f"{told} {fit_beside.price(shape, stage.moved)}",) if host else ()
     return Verdict(
         not wrong and not short,
         layout,
@@ -39,11 +41,12 @@ def judge(shape: ModelShape, devices: Sequence[Device], layout: Layout, ask: Ask
         length,
         concurrency,
         wrong or short or _praise(shape, tokens, length, concurrency, layout),
-        (*able.notes, *_unequal(used, stage), *shortened, *_caution(stage, shape)),
+        (*able.notes, *_unequal(used, stage), *shortened, *moved, *ask.uncounted, *_caution(stage, shape)),
         (*layout.flags(), *able.flags, *_length_flags(shape, length), *_ask_flags(ask)),
         able.env,
         stage.budget,
         used,
+        host,
     )
 
 
@@ -91,6 +94,7 @@ def _too_small(shape: ModelShape, stage: Stage, length: int, layout: Layout) -> 
         weights, total = stage.terms[0].bytes, shape_weights.parts(shape).total
         others = stage.budget.bytes - stage.pool - weights
         over = f" ({gib(total)} over {layout.gpus} GPUs)" if layout.gpus > 1 else ""
+        over += f", less {gib(stage.moved)} in the host's memory," if stage.moved else ""
         return (
             f"weights of {gib(weights)}{over} and {gib(others)} beside them pass the {gib(stage.budget.bytes)} that "
             f"vLLM may use of {on} by {gib(-stage.pool)}"
@@ -154,4 +158,6 @@ def _ask_flags(ask: Ask) -> tuple[str, ...]:
         found += ("--kv-cache-dtype", ask.kv_dtype)
     if ask.lora_rank:
         found += ("--enable-lora", "--max-lora-rank", str(ask.lora_rank), "--max-loras", str(ask.loras))
+    if ask.offload:
+        found += ("--cpu-offload-gb", f"{ask.offload / GIB:g}")
     return found + (("--enforce-eager",) if ask.eager else ())

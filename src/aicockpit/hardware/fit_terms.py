@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aicockpit.hardware import fit_kv, shape_weights
+from aicockpit.hardware import fit_beside, fit_kv, shape_weights
 from aicockpit.hardware.device import GIB, Device
 from aicockpit.hardware.fit_layout import stages
 from aicockpit.hardware.fit_types import Ask, Layout, Term, gib
@@ -42,12 +42,13 @@ OTHER_ONE_GIB, OTHER_PIPELINE_GIB, OTHER_TENSOR_GIB = 0.27, 0.07, 2.10
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One pipeline stage on its smallest GPU."""
+    """One pipeline stage on its smallest GPU. `moved`: bytes of its weights that lie in the host's memory."""
 
     device: Device
     cache: fit_kv.Cache
     terms: tuple[Term, ...]
     budget: Term
+    moved: int = 0
 
     @property
     def pool(self) -> int:
@@ -87,23 +88,24 @@ def _stage(
     in_flight = batched * (layout.pipeline if layout.pipeline > 1 else 2)
     cache = fit_kv.cache(shape, ask.kv_dtype, layout.tensor, layers, in_flight)
     budget = int(device.memory * ask.utilisation)
+    weights, moved = _weights(shape, layout, len(layers), ends, ask)
     terms = [
-        _weights(shape, layout, len(layers), ends),
+        weights,
         _activation(shape, batched),
         _other(layout),
         Term("CUDA graphs", 0, "none: eager" if ask.eager else "measured within the activation"),
     ]
-    if ask.lora_rank:
-        terms.append(_adapters(shape, ask, layout, len(layers)))
+    terms += fit_beside.beside(shape, ask, layout, len(layers), ends)
     pool = budget - sum(term.bytes for term in terms)
     how = fit_kv.explain(shape, ask.kv_dtype, cache, layout.tensor)
     terms.append(Term("KV cache", pool, f"what is left; {how}"))
     told = f"{gib(device.memory)} of {device.name} x {ask.utilisation:g}"
-    return Stage(device, cache, tuple(terms), Term("budget", budget, told))
+    return Stage(device, cache, tuple(terms), Term("budget", budget, told), moved)
 
 
-def _weights(shape: ModelShape, layout: Layout, layers: int, ends: tuple[bool, bool]) -> Term:
-    """Of one GPU. A tied embedding lies at both ends of a pipeline."""
+def _weights(shape: ModelShape, layout: Layout, layers: int, ends: tuple[bool, bool], ask: Ask) -> tuple[Term, int]:
+    """Of one GPU, and how many bytes more lie in the host's memory. A tied embedding lies at both ends of a
+    pipeline."""
     parts = shape_weights.parts(shape)
     first, last = ends
     share = layers / shape.layers
@@ -115,12 +117,12 @@ def _weights(shape: ModelShape, layout: Layout, layers: int, ends: tuple[bool, b
         size = int(cut + parts.experts * share * held / shape.experts)
         how = f"{parts.how}: {held} of {shape.experts} experts of {gib(parts.experts * share)}"
         how += f" + {gib(embedding + parts.rest * share)}" + (f" / {layout.tensor}" if layout.tensor > 1 else "")
-        return Term("weights", size, how)
-    size = int(cut + parts.experts * share / layout.tensor)
-    how = parts.how
-    if layout.pipeline > 1:
-        how += f", {layers} of {shape.layers} layers"
-    return Term("weights", size, how + (f" / {layout.tensor} GPUs" if layout.tensor > 1 else ""))
+    else:
+        size = int(cut + parts.experts * share / layout.tensor)
+        how = parts.how + (f", {layers} of {shape.layers} layers" if layout.pipeline > 1 else "")
+        how += f" / {layout.tensor} GPUs" if layout.tensor > 1 else ""
+    moved = fit_beside.moved(ask, size - int(embedding / layout.tensor))
+    return Term("weights", size - moved, how + (f" - {gib(moved)} in the host's memory" if moved else "")), moved
 
 
 def _activation(shape: ModelShape, batched: int) -> Term:
@@ -145,11 +147,3 @@ def _other(layout: Layout) -> Term:
     if layout.pipeline > 1:
         return Term("CUDA and NCCL", int(OTHER_PIPELINE_GIB * GIB), "measured with a pipeline")
     return Term("CUDA", int(OTHER_ONE_GIB * GIB), "measured on one GPU")
-
-
-def _adapters(shape: ModelShape, ask: Ask, layout: Layout, layers: int) -> Term:
-    """Two thin matrices of `lora_rank` beside each projection of each layer, in 16 bits, for each adapter."""
-    wide, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    sides = 2 * (shape.hidden + wide) + 2 * (shape.hidden + keys) + 3 * (shape.hidden + shape.intermediate)
-    size = ask.loras * ask.lora_rank * sides * layers * 2 // layout.tensor
-    return Term("LoRA", size, f"{ask.loras} x rank {ask.lora_rank} x {sides:,} x {layers} layers x 2 bytes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aicockpit.hardware.device import GIB, Device
+from aicockpit.hardware.shape import ModelShape
 
 # The share of a GPU that vLLM takes (0.32, config/cache.py: gpu_memory_utilization).
 UTILISATION = 0.92
@@ -47,7 +48,9 @@ class Ask:
     """What a user wants. `max_model_len` None: the model's own window, or the largest part of it that fits.
 
     `batched_tokens` and `max_num_seqs` None: vLLM's defaults for the GPU. `kv_dtype`: vLLM's name of it.
-    `lora_rank` > 0 keeps `loras` adapters of that rank.
+    `lora_rank` > 0 keeps `loras` adapters of that rank. `offload`: bytes of weights a GPU to keep in the host's memory.
+    `draft` proposes tokens, on `draft_tensor` GPUs (0: as many as the model's layers are on). `uncounted`: sentences on
+    what was asked for and is not in the sum.
     """
 
     max_model_len: int | None = None
@@ -58,6 +61,10 @@ class Ask:
     eager: bool = False
     lora_rank: int = 0
     loras: int = 1
+    offload: int = 0
+    draft: ModelShape | None = None
+    draft_tensor: int = 0
+    uncounted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,8 @@ class Verdict:
     """`terms` are of the tightest GPU and add up to `budget`; the last one is the KV cache.
 
     `kv_tokens` is what one engine keeps (with data parallelism: each of `layout.data`), `concurrency` how many requests
-    of `max_model_len` tokens run at once over all of them. `flags` and `env` are for `vllm serve`.
+    of `max_model_len` tokens run at once over all of them. `flags` and `env` are for `vllm serve`. `host`: bytes of the
+    host's memory that weights of all its GPUs take.
     """
 
     fits: bool
@@ -92,6 +100,7 @@ class Verdict:
     env: tuple[tuple[str, str], ...] = ()
     budget: Term = Term("budget", 0, "")
     devices: tuple[Device, ...] = ()
+    host: int = 0
 
 
 @dataclass(frozen=True, slots=True)

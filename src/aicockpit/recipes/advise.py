@@ -102,4 +102,4 @@ def _of_fit(wish: Wish, recipe: Recipe, devices: Sequence[Device], shapes: Shape
     if shape is None or not devices:
         return ()
     least = wish.max_model_len or min(shape.max_len or spot.FLOOR, recipe.aicockpit.window.floor or spot.FLOOR)
-    return fit.advice(shape, tuple(devices), replace(spot.asked(wish.args), max_model_len=least))
+    return fit.advice(shape, tuple(devices), replace(spot.asked(wish.args, wish.draft), max_model_len=least))

@@ -28,6 +28,7 @@ class Sized:
     `least`: bytes on each of its GPUs for one request of `window` tokens, its context where it shares a GPU. `model`:
     the repository to serve, where selection chose a variant. `reasons`: why so, for people. `kind`: the name of the
     card that all of it is for, "" for any. `kv_tier`: what its recipe says, where that is possible.
+    `host`: bytes of the host's memory that weights of an engine on GPUs take.
     """
 
     gpus: int = 0
@@ -40,6 +41,7 @@ class Sized:
     window: int | None = None
     kind: str = ""
     kv_tier: KvTier | None = None
+    host: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class _Engine:
     def host(self) -> int:
         """Bytes of the host's memory."""
         on_gpu = bool(self.tenant.gpus)
-        return tier.memory(self.kv_tier, on_gpu) + (0 if on_gpu else self.tenant.need)
+        return tier.memory(self.kv_tier, on_gpu) + (self.size.host if on_gpu else self.tenant.need)
 
 
 def _engines(asked: Asked, sized: Sequence[Sized], cores: Sequence[int]) -> list[_Engine]:
@@ -191,16 +193,22 @@ def _check_host(engines: Sequence[_Engine], memory: int | None) -> None:
         if memory is not None and need > memory:
             who = [*pinned, *([turn] if turn else [])]
             terms = " + ".join(f"{one.host / GIB:.1f} GiB for {_called(one)}" for one in who)
-            tiers = any(one.tenant.gpus for one in who)
+            tiers = any(one.tenant.gpus and one.host > one.size.host for one in who)
+            moved = any(one.size.host for one in who)
+            kinds = f"models {'and KV tiers ' * tiers}{'and weights of GPUs ' * moved}"
+            less = "make `kv_tier` smaller, " * tiers + "lower --cpu-offload-gb, " * moved
             raise SettingError(
-                f"the models {'and KV tiers ' * tiers}on the CPU do not fit: {terms} = {need / GIB:.1f} GiB, and "
-                f"{memory / GIB:.1f} GiB may be used. Serve fewer of them, {'make `kv_tier` smaller, ' * tiers}set "
-                "`pin: false` so that they take turns, or raise `memory` in the fleet file if the estimate is wrong."
+                f"the {kinds}on the CPU do not fit: {terms} = {need / GIB:.1f} GiB, and {memory / GIB:.1f} GiB may be "
+                f"used. Serve fewer of them, {less}set `pin: false` so that they take turns, or raise `memory` in the "
+                "fleet file if the estimate is wrong."
             )
 
 
 def _called(one: _Engine) -> str:
-    return f"the kv_tier of {one.tenant.name}" if one.tenant.gpus else one.tenant.name
+    if not one.tenant.gpus:
+        return one.tenant.name
+    parts = ["the kv_tier"] * (one.host > one.size.host) + ["weights"] * bool(one.size.host)
+    return f"{' and '.join(parts)} of {one.tenant.name}"
 
 
 def _first(shapes: Sequence[EngineShape], capacity: Mapping[str, int]) -> frozenset[str]:

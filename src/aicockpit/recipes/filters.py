@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from aicockpit.hardware.device import Device
+from aicockpit.hardware.shape import ModelShape
 from aicockpit.recipes.assemble import generation, is_hardware
 from aicockpit.recipes.schema import Recipe
 
@@ -15,7 +16,8 @@ class Wish:
     """What is asked for. `model`: a recipe's id or a Hub id. `gpu_count` None: as few as do, 0: the CPU.
     `exact`: no other checkpoint than the one named. `vllm`: the version that will run, None when unknown.
     `features` and `without`: names of a recipe's features to add to and take from those that are on. `memory`: bytes
-    that an engine on the CPU may take, None when unknown. `args`: flags of the user's, over a recipe's."""
+    of the host that an engine may take, None when unknown. `args`: flags of the user's, over a recipe's. `draft`: the
+    dimensions of the draft model that they name, None when unknown."""
 
     model: str
     precision: str = ""
@@ -29,6 +31,7 @@ class Wish:
     without: tuple[str, ...] = ()
     memory: int | None = None
     args: tuple[str, ...] = ()
+    draft: ModelShape | None = None
 
 
 def is_folder(model: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from aicockpit.errors import SettingError
@@ -16,6 +16,8 @@ from aicockpit.recipes.assemble import Assembled, assemble, features, is_hardwar
 from aicockpit.recipes.command import CPU_BLOCK, CPU_KV_BYTES
 from aicockpit.recipes.filters import Wish
 from aicockpit.recipes.schema import STRATEGIES, Recipe
+from aicockpit.recipes.spot_ask import asked as asked
+from aicockpit.recipes.spot_ask import drafted
 
 WORKING = fit.WORKING
 FLOOR = fit.SHORTEST  # less is not worth starting for a code assistant
@@ -91,6 +93,26 @@ def recipe_shape(recipe: Recipe, name: str) -> ModelShape | None:
     return None if config is None else shape.read(config, recipe.checkpoint(name).weights)
 
 
+def draft(
+    words: Sequence[str], recipes: Sequence[Recipe], shape_of: Callable[[str], ModelShape | None]
+) -> ModelShape | None:
+    """The dimensions of the draft model that these flags name: as `shape_of` has them, else from a recipe."""
+    named = drafted(words)
+    if named is None or not named.whole:
+        return None
+    if known := shape_of(named.model):
+        return known
+    try:
+        return next(
+            recipe_shape(recipe, name)
+            for recipe in recipes
+            for name in recipe.variants
+            if recipe.model_id(name).lower() == named.model.lower()
+        )
+    except (StopIteration, shape.ShapeUnknown):
+        return None
+
+
 def place(wish: Wish, recipe: Recipe, name: str, dimensions: ModelShape, group: Sequence[Device]) -> Placed | Failed:
     """The variant on all GPUs of `group`, or why it does not go there."""
     device = group[0] if group else None
@@ -120,6 +142,9 @@ def _on_gpus(
             nearest = nearest or Failed(f"{layout}: {why}")
             continue
         found, failed = _windows(recipe, dimensions, group, layout, asked, order)
+        if found and (why := _host(wish, found[0].verdict)):
+            nearest = nearest or Failed(f"{layout}: {why}")
+            continue
         judged += found
         if not found and (nearest is None or failed.terms[-1].bytes > nearest.left):
             nearest = Failed(failed.why, failed.terms[-1].bytes)
@@ -141,6 +166,13 @@ def _on_gpus(
         best.order,
         reasons,
     )
+
+
+def _host(wish: Wish, verdict: fit.Verdict) -> str:
+    """Why the weights that leave the GPUs have no room in the host's memory, or ""."""
+    if wish.memory is None or verdict.host <= wish.memory:
+        return ""
+    return f"{fit.gib(verdict.host)} of weights for the host's memory, where {fit.gib(wish.memory)} may be used"
 
 
 def _on_cpu(
@@ -187,24 +219,8 @@ def _ask(wish: Wish, recipe: Recipe, name: str, device: Device | None) -> fit.As
     """What the recipe's flags say of memory, under what the wish says. Raises SettingError."""
     on = features(recipe, wish.features, wish.without, "single_node_tp").values()
     made = assemble(recipe, name, device, "single_node_tp", on, (), ()).flags
-    told = asked(flags.merge(made, wish.args))
+    told = asked(flags.merge(made, wish.args), wish.draft)
     return replace(told, max_model_len=wish.max_model_len or told.max_model_len)
-
-
-def asked(words: Sequence[str]) -> fit.Ask:
-    """What vLLM's flags say of memory. A value that is none is vLLM's to refuse."""
-    try:
-        share = float(flags.value(words, "--gpu-memory-utilization") or fit.UTILISATION)
-    except ValueError:
-        share = fit.UTILISATION
-    return fit.Ask(
-        flags.number(flags.value(words, "--max-model-len")),
-        share,
-        flags.number(flags.value(words, "--max-num-batched-tokens")),
-        flags.number(flags.value(words, "--max-num-seqs")),
-        flags.value(words, "--kv-cache-dtype") or "auto",
-        flags.value(words, "--enforce-eager") is not None,
-    )
 
 
 def _against(args: Sequence[str], layout: fit.Layout) -> str:
