@@ -107,6 +107,6 @@ def _memory_bar(soak: Soak | None) -> Bar:
 
 
 def check(results: Results, soak: Soak | None) -> list[Bar]:
-    """Every bar, in the order of the issue."""
+    """Every bar, in the order of the page."""
     bars = [_json_bar(results), _sse_bar(results), _latency_bar(results), _floor_bar(results)]
     return [*bars, _memory_bar(soak)]

@@ -286,6 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say.print(verdict)
     if chosen.write:
         count = f" --count {chosen.count}" if chosen.count else ""
+        count += f" --speeds {chosen.speeds}" if chosen.speeds != parser.get_default("speeds") else ""
         command = f"`.venv/bin/python benchmarks/kv_tier.py {chosen.what}{count} --write`"
         made = f"{time.strftime('%Y-%m-%d')}; {machine()}. Made by {command}."
         sections.write(PAGE, f"kv-{chosen.what}", "\n\n".join([made, *bench.told, f"**{verdict}**"]))

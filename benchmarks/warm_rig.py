@@ -287,7 +287,7 @@ def start_rig(folder: Path, repo: Path, budget: int, say: Console, tier: str = "
     """`aicockpit serve` with the CPU profile, a `kv_tier` and a copy of the repository; all are gone afterwards."""
     tree = folder / NAME
     ignored = shutil.ignore_patterns(
-        ".git", ".venv", ".bench", "node_modules", "__pycache__", ".*_cache", ".hypothesis"
+        ".git", ".venv*", ".bench", "node_modules", "__pycache__", ".*_cache", ".hypothesis"
     )
     shutil.copytree(repo, tree, symlinks=True, ignore=ignored)
     port, log = free_port(), folder / "serve.log"

@@ -101,7 +101,7 @@ def _warm(rig: Rig, started: Started, since: float) -> None:
 
 
 def bars(found: Tiers) -> list[Bar]:
-    """The issue's own: first after a restart against cold and warm."""
+    """First after a restart against cold and warm."""
     cold, warm, first = (statistics.median(times) for times in (found.cold, found.warm, found.disk.first))
     return [
         checked(
@@ -120,15 +120,16 @@ def table(found: Tiers) -> str:
     def row(name: str, times: Sequence[float], started: Started | None = None) -> tuple[str, ...]:
         middle = statistics.median(times)
         if started is None:
-            return (name, str(len(times)), f"{middle:.3f}", f"{cold / middle:.1f}x", "", "", "")
+            return (name, str(len(times)), f"{middle:.3f}", f"{cold / middle:.1f}x", "", "", "", "")
         return (
             *(name, str(len(times)), f"{middle:.3f}", f"{cold / middle:.1f}x"),
+            f"{statistics.median(started.cached):.0f} of {found.tokens}",
             f"{statistics.median(started.warm_after):.2f}",
             f"{statistics.median(started.computed):.0f}",
             f"{statistics.median(started.found):.0f}",
         )
 
-    head = ("first token of the prompt", "times", "p50 s", "faster than cold")
+    head = ("first token of the prompt", "times", "p50 s", "faster than cold", "of it not computed")
     return markdown_table(
         (*head, "pack warm after s", "tokens computed for it", "tokens found"),
         [

@@ -176,7 +176,7 @@ def merged(wish: Wish, old: dict[str, Any], now: str) -> tuple[Wish, bool]:
     engine = old["engine"] if wish.engine == "none" else wish.engine
     others = tuple(sorted({*wish.others, *old.get("others", [])}))
     locked = wish.locked or (bool(old.get("locked")) and old.get("of") == now)
-    return Wish(engine, others, locked, wish.venv), False
+    return Wish(engine, others, locked and lockable(engine), wish.venv), False
 
 
 def satisfied(wish: Wish, old: dict[str, Any], now: str) -> bool:

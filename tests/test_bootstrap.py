@@ -144,15 +144,20 @@ def test_the_env_file_says_which_build_is_needed(
     assert bootstrap.detect_engine("" if file is None else str(tmp_path / "env"), environ) == engine
 
 
-def test_a_profile_that_is_not_there_is_told_with_those_that_are(bootstrap: Any, capsys: Any) -> None:
+def test_a_profile_that_is_not_there_is_told_with_those_that_are(
+    bootstrap: Any, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cpu", "dev1.5", "mine"):
+        (tmp_path / f".env.{name}").touch()
+    monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
     assert bootstrap.main(["--env-file", ".env.dev13"]) == 1
-    assert "PROFILE is one of cpu, dev1.5, dev14, dev32, dev7, prod480." in capsys.readouterr().err
+    assert "PROFILE is one of cpu, dev1.5, mine." in capsys.readouterr().err
 
 
 def test_every_profile_installs_its_build(bootstrap: Any) -> None:
-    found = {path.name: bootstrap.detect_engine(str(path), {}) for path in ROOT.glob(".env.*")}
-    assert found == {name: "cpu" if name == ".env.cpu" else "gpu" for name in found}
-    assert len(found) > 2
+    profiles = ("cpu", "dev1.5", "dev7", "dev14", "dev32", "prod480")
+    found = {name: bootstrap.detect_engine(str(ROOT / f".env.{name}"), {}) for name in profiles}
+    assert found == {name: "cpu" if name == "cpu" else "gpu" for name in profiles}
 
 
 def test_a_locked_install_serves_an_unlocked_wish_but_not_the_other_way(bootstrap: Any, place: Place) -> None:
@@ -160,6 +165,15 @@ def test_a_locked_install_serves_an_unlocked_wish_but_not_the_other_way(bootstra
     bootstrap.install(bootstrap.Wish("cpu"), place.root)
     assert len(place.calls) == 1
     assert "--constraints" in place.calls[0]
+
+
+def test_the_lock_of_the_cpu_build_holds_back_no_build_for_gpus(
+    bootstrap: Any, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "lockable", lambda engine: engine != "gpu")
+    bootstrap.install(bootstrap.Wish("none", (), True), place.root)
+    bootstrap.install(bootstrap.Wish("gpu"), place.root)
+    assert ["--constraints" in call for call in place.calls] == [True, False]
 
 
 def test_the_cpu_build_of_torch_comes_from_a_folder_or_from_its_index(bootstrap: Any, tmp_path: Path) -> None:

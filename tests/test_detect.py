@@ -216,6 +216,10 @@ def test_the_makefiles_call_prints_the_profile_alone_on_stdout(rig: Rig) -> None
     done = rig.run((*HEAD, *gpu("NVIDIA RTX A6000", A6000)), "-m", "aicockpit.hardware.detect", "--profile")
     assert done.stdout == "dev32\n"
     assert "NVIDIA RTX A6000 48 GiB" in done.stderr
+    left = rig.run(
+        (*HEAD, *gpu("NVIDIA RTX A6000", A6000)), "-m", "aicockpit.hardware.detect", "--profile", GPU_COUNT="0"
+    )
+    assert (left.stdout, left.stderr) == ("cpu\n", "profile cpu: GPU_COUNT=0\n")
 
 
 def machine(*sizes: int | None, **values: Any) -> Snapshot:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from aicockpit.console import detail
 from aicockpit.errors import BadGateway, GatewayTimeout, NotReady
-from aicockpit.gateway import engine_page
+from aicockpit.gateway import admin, engine_page
 from aicockpit.gateway.auth import KeyStore
 from aicockpit.gateway.metrics import engine_counts
 from aicockpit.gateway.pressure import WINDOW_S, Pressure, Told, advice
@@ -166,22 +168,24 @@ async def test_an_engine_that_counts_none_gets_no_figure_and_no_advice(tmp_path:
 def test_an_engine_that_began_lately_counts_from_its_start() -> None:
     pressure = Pressure()
     pressure.note(4, 1_120.0, 1_000.0)
-    assert pressure.told() == Told(4, 4, 120.0)
-    assert advice(pressure.told()).startswith("4 requests were preempted in the last 2 min")
+    assert pressure.told(1_120.0) == Told(4, 4, 120.0)
+    assert pressure.told(1_121.0 + WINDOW_S) == Told(4), "an engine that is not read any more has nothing recent"
+    assert advice(pressure.told(1_120.0)).startswith("4 requests were preempted in the last 2 min")
     old = Pressure()
     old.note(4, 1_000.0 + WINDOW_S + 1, 1_000.0)
-    assert old.told() == Told(4)
-    assert advice(old.told()) == ""
+    now = 1_000.0 + WINDOW_S + 1
+    assert old.told(now) == Told(4)
+    assert advice(old.told(now)) == ""
 
 
 def test_advice_ends_when_the_window_has_passed() -> None:
     pressure = Pressure()
     pressure.note(0, 0.0, 0.0)
     pressure.note(1, 60.0, 0.0)
-    assert advice(pressure.told()).startswith("1 request was preempted in the last 1 min")
+    assert advice(pressure.told(60.0)).startswith("1 request was preempted in the last 1 min")
     pressure.note(1, 60.0 + WINDOW_S, 0.0)
     pressure.note(1, 70.0 + WINDOW_S, 0.0)
-    assert advice(pressure.told()) == ""
+    assert advice(pressure.told(70.0 + WINDOW_S)) == ""
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 400), st.integers(0, 5)), min_size=2, max_size=60))
@@ -192,7 +196,7 @@ def test_what_is_recent_is_what_was_added_within_the_window(steps: list[tuple[fl
         now, total = now + wait, total + more
         seen.append((now, total))
         pressure.note(total, now, 0.0)
-    told = pressure.told()
+    told = pressure.told(now)
     assert told.total == total
     assert told.over_s <= WINDOW_S
     if told.recent is not None:
@@ -214,7 +218,26 @@ def test_the_scrape_config_of_the_docs_names_routes_that_there_are() -> None:
 async def test_counters_are_read_though_nobody_asks(tmp_path: Path) -> None:
     with start_fake(tmp_path) as fake:
         async with running(tmp_path, engine_of(fake)) as rig:
-            assert rig.gateway.watch is not None
-            names = [task.get_name() for task in asyncio.all_tasks()]
-            assert "watch engines" in names
+            assert "watch engines" in [task.get_name() for task in asyncio.all_tasks()]
+            watch = rig.gateway.watch
+            assert isinstance(watch, functools.partial)
+            controls, collector = watch.args
+            fake.set(preemptions=2)
+            task = asyncio.create_task(admin.watch(controls, collector, period_s=0.05))
+            async with asyncio.timeout(20):
+                while collector.pressure("fake-0").told(time.monotonic()).total != 2:
+                    await asyncio.sleep(0.05)
+            task.cancel()
         assert "watch engines" not in [task.get_name() for task in asyncio.all_tasks()]
+
+
+async def test_readings_that_overlap_are_one(tmp_path: Path) -> None:
+    with start_fake(tmp_path) as fake:
+        async with running(tmp_path, engine_of(fake)) as rig:
+            await rig.client.post("/v1/completions", json={"model": "fake", "prompt": "one two three", "max_tokens": 1})
+            await asyncio.gather(*(rig.client.get("/metrics") for _ in range(20)))
+            page = (await rig.client.get("/metrics")).text
+            direct = engine_counts((await rig.client.get("/api/engines/fake-0/metrics")).text)
+    assert direct is not None
+    assert direct.prompt > 0
+    assert f'aicockpit_prompt_tokens_total{{engine="fake-0"}} {direct.prompt}' in page

@@ -241,7 +241,7 @@ async def test_the_event_loop_is_never_held_up(fake: FakeWorkspaces, root: Path)
             await equal(fake, root)
     finally:
         gc.unfreeze()
-    assert worst < (time.thread_time() - began) / 4, "one step took a quarter of all the work"
+    assert worst < max(0.25, (time.thread_time() - began) / 10), "one step held up a tenth of all the work"
 
 
 def test_options_say_what_is_wrong(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from aicockpit.kvdisk import files
 from aicockpit.kvdisk.keys import Identity, adapter_stamp, block_name, weights_stamp
-from aicockpit.kvdisk.shelf import PARTIAL_LIMIT_S, PrivateError, clear, enlist, make_private, sweep
+from aicockpit.kvdisk.shelf import GRANT_S, PARTIAL_LIMIT_S, PrivateError, clear, enlist, make_private, sweep
 from kvdisk_rig import FOLDER, PAYLOAD, name_of, shelf_in, store
 
 SIZE = files.room(PAYLOAD)
@@ -229,35 +229,36 @@ def test_an_adapter_that_was_written_while_the_engine_runs_is_not_kept(tmp_path:
     assert adapter_stamp(str(tmp_path), time.time() + 1) is not None, "after a restart it does not"
 
 
-def test_writers_are_counted_while_they_live(tmp_path: Path) -> None:
-    root = str(tmp_path)
+def test_what_living_writers_were_granted_counts_as_taken(tmp_path: Path) -> None:
+    root, cap = str(tmp_path), 16_000
 
-    def writers() -> int:
-        swept = sweep(root, 1 << 60)
+    def granted(mine: int | None, after_s: float = 0.0) -> int:
+        swept = sweep(root, cap, want=100, mine=mine, now=time.time() + after_s)
         assert swept is not None
-        return swept.writers
+        return swept.granted
 
-    assert writers() == 0
-    handles = [enlist(root) for _ in range(3)]
-    assert writers() == 3
-    os.close(handles.pop())
-    assert writers() == 2
+    one, two = enlist(root), enlist(root)
+    assert (granted(one), granted(two), granted(one)) == (4000, 3000, 3250)
     child = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"from aicockpit.kvdisk.shelf import enlist; enlist({root!r}); print(flush=True); input()",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", _ENLISTED, root, str(cap)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert child.stdout is not None
-    child.stdout.readline()
-    assert writers() == 3
+    assert int(child.stdout.readline()) == (cap - 3000 - 3250) // 4
+    assert granted(one) == (cap - 3000 - 2437) // 4
     child.kill()
     child.communicate()
-    assert writers() == 2, "the dead do not count"
-    for handle in handles:
-        os.close(handle)
-    assert writers() == 0
+    assert granted(one) == 3250, "the dead hold nothing"
+    assert granted(one, after_s=GRANT_S + 1) == 4000, "and who did not write in time asks again"
+    os.close(two)
+    assert granted(one) == 4000
+    os.close(one)
+    assert granted(None) == 4000
     assert not list((tmp_path / ".writers").iterdir())
+
+
+_ENLISTED = """
+import sys
+from aicockpit.kvdisk.shelf import enlist, sweep
+print(sweep(sys.argv[1], int(sys.argv[2]), want=100, mine=enlist(sys.argv[1])).granted, flush=True)
+input()
+"""

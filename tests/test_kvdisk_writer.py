@@ -214,6 +214,20 @@ def test_replicas_that_share_a_folder_share_its_cap(tmp_path: Path, writers: int
         rig.writer.close()
 
 
+def test_a_replica_that_was_idle_looks_again_before_it_writes(tmp_path: Path) -> None:
+    cap = 400 * SIZE
+    idle, busy = Rig(tmp_path, cap=cap), Rig(tmp_path, cap=cap)
+    for rig, numbers in ((idle, range(1)), (busy, range(1, 600)), (idle, range(600, 900))):
+        for number in numbers:
+            rig.keep(number)
+            assert rig.writer.flush(10)
+        idle.now += 60
+    held = sum(path.stat().st_size for path in tmp_path.rglob("*.kv"))
+    assert cap // 2 < held <= cap
+    for rig in (idle, busy):
+        rig.writer.close()
+
+
 def test_a_cap_below_one_block_keeps_nothing_and_does_not_fail(tmp_path: Path) -> None:
     rig = Rig(tmp_path, cap=SIZE)
     rig.keep(1)
@@ -243,8 +257,10 @@ def test_after_other_weights_nothing_of_the_old_ones_is_written(rig: Rig) -> Non
     until(lambda: not any(rig.shelf.has(name_of(number)) for number in range(6)))
     rig.writer.keep(name_of(9), 0, lambda into: pytest.fail("copied"))
     rig.writer.close()
+    rig.now += 1000
+    rig.writer.keep(name_of(9), 0, lambda into: pytest.fail("copied later"))
     assert not list(rig.root.rglob("*.kv"))
-    assert rig.told("storing") == 0, "and not for a while only"
+    assert rig.told("storing") == 0
 
 
 def test_close_writes_what_is_waiting(tmp_path: Path) -> None:

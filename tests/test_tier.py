@@ -153,6 +153,7 @@ def test_on_the_cpu_a_tier_takes_no_core_from_computing(tmp_path: Path, monkeypa
     monkeypatch.delenv(name, raising=False)
     assert dict(built(tmp_path, "disk:1G").env)[name] == "1", "as vLLM does without a connector"
     assert name not in dict(built(tmp_path, "none").env)
+    assert name not in dict(built(tmp_path, "disk:1G", "--tensor-parallel-size", "2").env), "there it is two"
     monkeypatch.setenv(name, "2")
     assert name not in dict(built(tmp_path, "disk:1G").env), "the user's own stays"
 

@@ -160,7 +160,7 @@ def _explain(loaded: Settings, arguments: argparse.Namespace) -> int:
         without=tuple(arguments.less),
         memory=memory,
         args=loaded.engine_args,
-        draft=spot.draft(loaded.engine_args, library.recipes, lambda _: None),
+        draft=spot.draft(loaded.engine_args, library.recipes, lambda name: _shapes(loaded, library, name)(name)),
     )
     outcome = select(wish, library.recipes, devices, _shapes(loaded, library, wish.model))
     if isinstance(outcome, Chosen):

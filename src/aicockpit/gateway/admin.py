@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -246,18 +247,21 @@ async def _reported(action: Coroutine[None, None, None], name: str) -> None:
         logger.warning("engine %s: %s", name, error)
 
 
-async def watch(controls: Controls, collector: EngineCollector) -> None:
+async def watch(controls: Controls, collector: EngineCollector, period_s: float = _WATCH_S) -> None:
     """Read the engines' counters now and then, so that what is recent is known whoever asks."""
     while True:
-        await asyncio.sleep(_WATCH_S)
-        await _look(controls.engines, collector, _FRESH_S)
+        await asyncio.sleep(period_s)
+        await _look(controls.engines, collector, min(_FRESH_S, period_s))
 
 
 async def _look(engines: Sequence[Engine], collector: EngineCollector, fresh_s: float = 0.0) -> None:
     """Read the counters of those that are ready, unless that was done within `fresh_s`."""
     now = time.monotonic()
     due = [one for one in engines if one.ready and not collector.pressure(one.name).fresh(now, fresh_s)]
-    await asyncio.gather(*(_read_counts(engine, collector) for engine in due))
+    # One reading at a time for each: an older page that is counted after a newer one would look like a restart.
+    await asyncio.gather(
+        *(asyncio.shield(collector.reading(one, partial(_read_counts, one, collector))) for one in due)
+    )
 
 
 async def _read_counts(engine: Engine, collector: EngineCollector) -> None:
@@ -270,7 +274,7 @@ async def _read_counts(engine: Engine, collector: EngineCollector) -> None:
 
 
 def _status(engine: Engine, collector: EngineCollector) -> dict[str, Any]:
-    pressure = collector.pressure(engine.name).told()
+    pressure = collector.pressure(engine.name).told(time.monotonic())
     return {
         "name": engine.name,
         "models": list(engine.served_names),
@@ -290,7 +294,7 @@ def _status(engine: Engine, collector: EngineCollector) -> dict[str, Any]:
             "recent": pressure.recent,
             "over_seconds": None if pressure.recent is None else round(pressure.over_s),
         },
-        "advice": advice(pressure),
+        "advice": advice(pressure) if engine.ready else "",
         "circuit_open": engine.breaker.open,
         "in_flight": {
             "interactive": engine.load.interactive,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -105,7 +106,15 @@ class EngineCollector(Collector):
     def __init__(self, engines: Sequence[Engine], read_gpus: Callable[[], Sequence[Gpu]]) -> None:
         self._engines, self._read_gpus = engines, read_gpus
         self._lives: dict[str, _Life] = {}
+        self._readings: dict[str, asyncio.Task[None]] = {}
         self._started = time.time()
+
+    def reading(self, engine: Engine, read: Callable[[], Coroutine[None, None, None]]) -> asyncio.Task[None]:
+        """The reading of this engine's counters that is under way, or a new one."""
+        task = self._readings.get(engine.name)
+        if task is None or task.done():
+            task = self._readings[engine.name] = asyncio.create_task(read(), name=f"counters of {engine.name}")
+        return task
 
     def count(self, engine: Engine, counts: Counts) -> None:
         """The engine's own counters as read now."""

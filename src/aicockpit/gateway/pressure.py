@@ -37,12 +37,12 @@ class Pressure:
         while now - self._seen[0][0] > WINDOW_S:
             self._seen.popleft()
 
-    def told(self) -> Told:
-        """As of the last sample."""
+    def told(self, now: float) -> Told:
+        """As of the last sample; what is older than the window is not recent."""
         if not self._seen:
             return Told()
         (began, before), (ended, total) = self._seen[0], self._seen[-1]
-        if len(self._seen) == 1:
+        if len(self._seen) == 1 or now - ended > WINDOW_S:
             return Told(int(total))
         return Told(int(total), int(total - before), ended - began)
 

@@ -255,6 +255,8 @@ def main(argv: list[str]) -> int:
     if argv == ["--profile"]:
         own_vllm = bool(os.environ.get("AICOCKPIT_VLLM_COMMAND"))
         profile, reason = pick_profile(machine, os.environ.get("CUDA_VISIBLE_DEVICES") or None, own_vllm)
+        if os.environ.get("GPU_COUNT", "").strip() == "0":
+            profile, reason = "cpu", "GPU_COUNT=0"
         print(profile)
         print(f"profile {profile}: {reason}", file=sys.stderr)
         return 0

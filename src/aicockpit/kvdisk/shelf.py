@@ -12,9 +12,10 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _BLOCK = re.compile(r"[0-9a-f]{64}\.kv")
@@ -23,6 +24,9 @@ _FAN = re.compile(r"[0-9a-f]{2}")
 _RANK = re.compile(r"r\d+")
 _KEY = re.compile(r".+-[0-9a-f]{32}")
 _WRITERS = ".writers"
+_GRANT = struct.Struct("<Qd")
+# What a sweep grants is to be written within this time, or asked for anew; an idle writer holds up no room for long.
+GRANT_S = 30.0
 # A partial file older than this belongs to a process that died.
 PARTIAL_LIMIT_S = 600.0
 # Evicting goes on to this share of the cap, so that it is not done anew for each block.
@@ -99,19 +103,30 @@ class Shelf:
 @dataclass(frozen=True, slots=True)
 class Swept:
     """`held`: bytes under the root afterwards. `removed`, `removed_bytes`: blocks evicted and dead partial files.
-    `writers`: those alive that are enlisted."""
+    `granted`: bytes that the asker may write within `GRANT_S`."""
 
     held: int
     removed: int
     removed_bytes: int
-    writers: int = 0
+    granted: int = 0
 
 
-def sweep(root: str, cap: int, *, keep_share: float = KEEP_SHARE, now: float | None = None) -> Swept | None:
+def sweep(
+    root: str,
+    cap: int,
+    *,
+    want: int = 0,
+    mine: int | None = None,
+    keep_share: float = KEEP_SHARE,
+    now: float | None = None,
+) -> Swept | None:
     """Bring everything under `root` below `cap` bytes, the longest unused first. None: another process is at it.
 
+    `want`: bytes that are to have room besides; `mine`: the handle of `enlist` in which the grant for them is noted, so
+    that others count on it.
+
     Raises:
-        OSError: the lock file cannot be made.
+        OSError: the lock file cannot be made, or the grant not be noted.
     """
     lock = _open_lock(os.path.join(root, ".lock"))
     try:
@@ -119,12 +134,19 @@ def sweep(root: str, cap: int, *, keep_share: float = KEEP_SHARE, now: float | N
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
-        return _sweep(root, cap, keep_share, time.time() if now is None else now)
+        now = time.time() if now is None else now
+        promised = _promised(root, mine, now)
+        swept = _sweep(root, cap - promised, want, keep_share, now)
+        left = cap - promised - swept.held
+        granted = max(left // 4, min(want, left), 0) if want else 0
+        if mine is not None:
+            _note(mine, granted, now + GRANT_S)
+        return replace(swept, granted=granted)
     finally:
         os.close(lock)
 
 
-def _sweep(root: str, cap: int, keep_share: float, now: float) -> Swept:
+def _sweep(root: str, cap: int, want: int, keep_share: float, now: float) -> Swept:
     held = removed = removed_bytes = 0
     blocks: list[tuple[int, int, str]] = []
     for path, found in _files(root):
@@ -135,7 +157,7 @@ def _sweep(root: str, cap: int, keep_share: float, now: float) -> Swept:
         held += found.st_size
         if path.endswith(".kv"):
             blocks.append((found.st_mtime_ns, found.st_size, path))
-    if held > cap:
+    if held + want > cap:
         for _, size, path in sorted(blocks):
             if held <= cap * keep_share:
                 break
@@ -143,11 +165,11 @@ def _sweep(root: str, cap: int, keep_share: float, now: float) -> Swept:
                 removed += 1
                 removed_bytes += size
             held -= size
-    return Swept(held, removed, removed_bytes, _writers(root))
+    return Swept(held, removed, removed_bytes)
 
 
 def enlist(root: str) -> int:
-    """Be counted among those who write under `root`, until the handle that is returned is closed, or its process ends.
+    """Be one of those who write under `root`, until the handle that is returned is closed, or its process ends.
 
     Raises:
         OSError: the files cannot be made.
@@ -164,27 +186,42 @@ def enlist(root: str) -> int:
     return handle
 
 
-def _writers(root: str) -> int:
-    """How many are enlisted and alive; what the dead left is removed."""
-    alive = 0
-    try:
-        with os.scandir(os.path.join(root, _WRITERS)) as entries:
-            paths = [entry.path for entry in entries]
-    except OSError:
-        return 0
-    for path in paths:
+def _promised(root: str, mine: int | None, now: float) -> int:
+    """What other writers that live may still write of their grants; what the dead left is removed."""
+    total, own = 0, None if mine is None else os.fstat(mine)
+    for entry in _entries(os.path.join(root, _WRITERS)):
         try:
-            handle = _open_lock(path)
+            handle = _open_lock(entry.path)
         except OSError:
             continue
         try:
+            if own is not None and os.path.samestat(os.fstat(handle), own):
+                continue
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _unlink(path)
+            _unlink(entry.path)
         except BlockingIOError:
-            alive += 1
+            total += _noted(handle, now)
         finally:
             os.close(handle)
-    return alive
+    return total
+
+
+def _note(handle: int, granted: int, until: float) -> None:
+    os.pwrite(handle, _GRANT.pack(granted, until), 0)
+
+
+def _noted(handle: int, now: float) -> int:
+    found = os.pread(handle, _GRANT.size, 0)
+    granted, until = _GRANT.unpack(found) if len(found) == _GRANT.size else (0, 0.0)
+    return int(granted) if now < until else 0
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def _open_lock(path: str) -> int:
@@ -229,11 +266,7 @@ def _inside(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _folders(folder: str, shape: re.Pattern[str]) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if shape.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
+    return [one for one in _entries(folder) if shape.fullmatch(one.name) and one.is_dir(follow_symlinks=False)]
 
 
 def _unlink(path: str) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import files
-from .shelf import Shelf, age_ns, clear_shelf, enlist, free_bytes, sweep
+from .shelf import GRANT_S, Shelf, age_ns, clear_shelf, enlist, free_bytes, sweep
 from .stats import Counts
 from .threads import stand_back
 
@@ -72,7 +72,7 @@ class Writer:
         self._names: set[bytes] = set()
         self._spare: list[bytearray] = []
         self._buffers = 0
-        self._allowed = 0
+        self._allowed, self._granted_until = 0, 0.0
         self._off_until: float | None = None
         self._refused: list[bytes] = []
         self._held = False
@@ -140,6 +140,8 @@ class Writer:
         self._thread.join(limit_s)
 
     def _off(self) -> bool:
+        if self._discard:
+            return True
         if self._off_until is not None and self._clock() >= self._off_until:
             self._off_until = None
             self.off_reason = None
@@ -226,8 +228,10 @@ class Writer:
         return True
 
     def _make_room(self) -> None:
-        if self._allowed < self._room:
+        if self._allowed < self._room or self._clock() >= self._granted_until:
             self._sweep()
+        if self._allowed < self._room:
+            raise OSError(errno.ENOSPC, "other writers of the folder take all that is left below the cap")
         free = free_bytes(self._limits.root)
         if free is not None and free < self._limits.reserve + self._room:
             raise OSError(errno.ENOSPC, f"only {free // MIB} MiB are free")
@@ -238,19 +242,18 @@ class Writer:
         self._counts.set("storing", 0)
 
     def _sweep(self) -> None:
-        """Other processes write too: each looks again after its share of half of what was left."""
-        step = max(self._limits.cap // 100, self._room)  # all who write together take so much at a time
+        """Other processes write too: each may write what it was granted, and then looks again."""
+        asked = self._clock()
         cap = self._limits.cap - self._margin
         try:
-            swept = sweep(self._limits.root, cap)
+            swept = sweep(self._limits.root, cap, want=self._room, mine=self._enlisted)
         except OSError as problem:
             self._turn_off(problem)
             return
-        if swept is None:
-            self._allowed = self._room
+        if swept is None:  # another is at it: one block for each such moment, for which the margin is there
+            self._allowed, self._granted_until = self._room, asked + GRANT_S
             return
-        writers = max(swept.writers, 1)
-        self._allowed = max((cap - swept.held) // (2 * writers), step // writers, self._room)
+        self._allowed, self._granted_until = swept.granted, asked + GRANT_S
         self._counts.set("held_bytes", swept.held)
         if swept.removed:
             self._counts.add("evicted_blocks", swept.removed)

@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -222,7 +222,8 @@ def wanted(
     found = decide(wish, place, folder, mark)
     if isinstance(found, NoTier):
         raise SettingError(f"{name}: kv_tier {wish} cannot be had: {found.why}. Instead, {found.instead}.")
-    return found
+    alone = flags.value(given, "--tensor-parallel-size") in (None, "1")
+    return found if alone else replace(found, env=())
 
 
 def memory(wish: KvTier, on_gpu: bool) -> int:
