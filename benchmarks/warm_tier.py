@@ -1,7 +1,8 @@
 """What a KV tier on disk makes of a restart: rows of `warm.py`, with a server that has one and a server that has none.
 
 The prompt is the one that a completion in the workspace had: header, pack and tail, more than 2,000 tokens. It is sent
-as token ids to an engine that has just become ready, so nothing of it is in its cache, and all of it is waited for.
+as token ids to an engine that has just become ready, whose cache is empty but for what warming has done meanwhile: how
+much of it was not computed for the request stands beside its time.
 """
 
 from __future__ import annotations
