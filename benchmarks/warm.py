@@ -2,8 +2,8 @@
 
 Real vLLM: starts `aicockpit serve` (the CPU profile, or the server at --gateway), indexes a copy of the repository with
 `aicockpit watch`, and asks for completions in it: cold (a salt of its own), warm, right after a save of another
-file, after a kill -9 of the engine; then small requests with and without warming going on beside them. At last the
-same pack after restarts of an engine without a KV tier, with one on disk, and in a second replica on the same disk.
+file, after a kill -9 of the engine; then small requests with and without warming going on beside them. With
+`--tiers` instead: restarts of an engine without a KV tier, with one on disk, and a second replica on the same disk.
 """
 
 from __future__ import annotations
@@ -205,25 +205,22 @@ def rows(found: Found) -> list[tuple[str, ...]]:
 _HEAD = ("completion", "times", "first token p50 s", "p99 s", "faster than cold")
 
 
-def page(found: Found, tiers: warm_tier.Tiers, facts: Sequence[str]) -> str:
+def page(found: Found, facts: Sequence[str]) -> str:
     table = markdown_table(_HEAD, rows(found))
-    checked = [*bars(found), *warm_tier.bars(tiers)]
-    verdicts = markdown_table(("bar", "verdict", "seen"), [(bar.text, bar.verdict, bar.seen) for bar in checked])
+    verdicts = markdown_table(("bar", "verdict", "seen"), [(bar.text, bar.verdict, bar.seen) for bar in bars(found)])
     told = (
         f"First epoch warm {found.first_warm_s:.1f} s after `aicockpit watch` began; a save was warm "
         f"{statistics.median(found.save_to_warm):.2f} s later (median), the pack {found.rewarm_s:.1f} s after a killed "
         "engine was ready again."
     )
-    tier = (
-        f"With and without a KV tier on disk: one prompt of {tiers.tokens} tokens, header, pack and tail, as token ids."
-    )
-    return "\n\n".join(["\n".join(facts), table, told, tier, warm_tier.table(tiers), verdicts])
+    return "\n\n".join(["\n".join(facts), table, told, verdicts])
 
 
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks/warm.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repo", type=Path, help="repository to index a copy of (default: this one)")
     parser.add_argument("--budget", type=int, default=4096, help="tokens of context asked for (4096)")
+    parser.add_argument("--tiers", action="store_true", help="restarts with a KV tier and without, instead")
     parser.add_argument("--quick", action="store_true", help="fewer requests")
     parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     chosen = parser.parse_args(words)
@@ -232,6 +229,8 @@ def main(words: list[str]) -> int:
         chosen.repo, chosen.budget, 2 if quick else 4, 5 if quick else 20, 3 if quick else 8, 8 if quick else 40
     )
     console = Console(highlight=False)
+    if chosen.tiers:
+        return tiers(plan, words, 1 if quick else 3, chosen.write, console)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="warm-")))
         rig = stack.enter_context(start_rig(folder, plan.repo or ROOT, plan.budget, console))
@@ -240,15 +239,27 @@ def main(words: list[str]) -> int:
             f"{time.strftime('%Y-%m-%d')}; {machine()}; {rig.engine_told()}; repository {rig.repo_told()} as `{NAME}`.",
             f"Made by `{shlex.join(['python', 'benchmarks/warm.py', *words])}`.",
         ]
-    with tempfile.TemporaryDirectory(prefix="warm-tier-") as made:
-        tiers = warm_tier.measure(Path(made), plan.repo or ROOT, plan.budget, 1 if quick else 3, console)
     for line in rows(found):
         console.print("  ".join(line))
-    console.print(warm_tier.table(tiers), markup=False, soft_wrap=True)
-    for bar in [*bars(found), *warm_tier.bars(tiers)]:
+    for bar in bars(found):
         console.print(f"{bar.verdict:<7} {bar.text}: {bar.seen}")
     if chosen.write:
-        sections.write(PAGE, "warm", page(found, tiers, facts))
+        sections.write(PAGE, "warm", page(found, facts))
+    return 0
+
+
+def tiers(plan: Plan, words: Sequence[str], rounds: int, write: bool, say: Console) -> int:
+    """The rows of restarts with a KV tier and without, which take servers of their own."""
+    with tempfile.TemporaryDirectory(prefix="warm-tier-") as made:
+        found = warm_tier.measure(Path(made), plan.repo or ROOT, plan.budget, rounds, say)
+    seen = [(bar.text, bar.verdict, bar.seen) for bar in warm_tier.bars(found)]
+    parts = [warm_tier.table(found), markdown_table(("bar", "verdict", "seen"), seen)]
+    for text in parts:
+        say.print(text, markup=False, soft_wrap=True)
+    if write:
+        command = shlex.join(["python", "benchmarks/warm.py", *words])
+        facts = f"{time.strftime('%Y-%m-%d')}; {machine()}. A prompt of {found.tokens} tokens. Made by `{command}`."
+        sections.write(PAGE, "warm-tier", "\n\n".join([facts, *parts]))
     return 0
 
 

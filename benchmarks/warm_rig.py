@@ -174,6 +174,11 @@ class Rig:
             one.kill()
         self.until(lambda: self.client.get("/ready").status_code != 200, "down")
 
+    def restart_engine(self) -> None:
+        """As an operator does; unlike crashes, these are not counted against it."""
+        self.client.post(f"/api/engines/{self.engine()['name']}/restart").raise_for_status()
+        self.until(lambda: self.client.get("/ready").status_code != 200, "down")
+
     def places(self, count: int) -> list[tuple[str, str, str]]:
         """(path, text before the cursor, text behind it): early in a file, so that the tail is short."""
         chance = random.Random(1)

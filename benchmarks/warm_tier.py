@@ -79,10 +79,10 @@ def _made(folder: Path) -> Path:
 
 def _restart(rig: Rig, prompt: Sequence[int], started: Started) -> None:
     """Twice: once the prompt comes at once, once nobody asks until the pack is warm."""
-    rig.kill_engine()
+    rig.restart_engine()
     rig.wait_ready()
     _first(rig, prompt, started)
-    rig.kill_engine()
+    rig.restart_engine()
     rig.wait_ready()
     _warm(rig, started, time.monotonic())
 
