@@ -288,7 +288,9 @@ class Rig:
 
 
 @contextmanager
-def start_rig(folder: Path, repo: Path, budget: int, say: Console, tier: str = "none") -> Iterator[Rig]:
+def start_rig(
+    folder: Path, repo: Path, budget: int, say: Console, tier: str = "none", model: str = ""
+) -> Iterator[Rig]:
     """`aicockpit serve` with the CPU profile, a `kv_tier` and a copy of the repository; all are gone afterwards."""
     tree = folder / NAME
     ignored = shutil.ignore_patterns(
@@ -306,6 +308,7 @@ def start_rig(folder: Path, repo: Path, budget: int, say: Console, tier: str = "
         "AICOCKPIT_CONTEXT": str(budget),
         "AICOCKPIT_LOG_LEVEL": "debug",
         "AICOCKPIT_KV_TIER": tier,
+        **({"MODEL_NAME": model} if model else {}),
         "AICOCKPIT_ENGINE_ARGS": "--max-num-seqs 16 --kv-cache-memory-bytes 1000000000",
     }
     command = [sys.executable, "-m", "aicockpit.cli", "serve", "--env-file", str(ROOT / ".env.cpu")]

@@ -65,7 +65,9 @@ def measure(folder: Path, repo: Path, budget: int, rounds: int, say: Console) ->
             for _ in range(rounds):
                 _restart(rig, prompt, started)
     say.print("a second replica on the same folder")
-    with start_rig(_made(folder / "replica"), repo, budget, say, disk) as rig:
+    # The same files: another copy of the weights is another model to the tier.
+    (model,) = (folder / "disk-tier" / "state" / "models").iterdir()
+    with start_rig(_made(folder / "replica"), repo, budget, say, disk, str(model)) as rig:
         _first(rig, prompt, found.replica)
         rig.watch()
         _warm(rig, found.replica, time.monotonic())
