@@ -66,7 +66,7 @@ def measure(folder: Path, repo: Path, budget: int, rounds: int, say: Console) ->
                 _restart(rig, prompt, started)
     say.print("a second replica on the same folder")
     # The same files: another copy of the weights is another model to the tier.
-    (model,) = (folder / "disk-tier" / "state" / "models").iterdir()
+    model = next((folder / "disk-tier" / "state" / "models").glob("*/config.json")).parent
     with start_rig(_made(folder / "replica"), repo, budget, say, disk, str(model)) as rig:
         _first(rig, prompt, found.replica)
         rig.watch()
