@@ -106,6 +106,12 @@ def stop(server: Server) -> list[psutil.Process]:
     return [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
+def kill_core(pid: int) -> None:
+    """kill -9 of the EngineCore somewhere below a process."""
+    tree = psutil.Process(pid).children(recursive=True)
+    next(one for one in tree if "EngineCore" in one.name() or "EngineCore" in " ".join(one.cmdline())).kill()
+
+
 @contextlib.contextmanager
 def watching(server: Server, tree: Path, name: str) -> Iterator[None]:
     """`aicockpit watch` on a tree, with its output beside it."""

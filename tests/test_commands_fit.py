@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import fake_hub
+import generated
 import shapes
 from aicockpit import settings
 from aicockpit.commands import Run, fit, fit_table
@@ -209,15 +210,7 @@ def test_a_hub_id_is_looked_at_without_its_weights(environment: fake_hub.Hub, tm
 
 
 def test_the_docs_have_the_table_that_the_code_makes() -> None:
-    path = ROOT / "docs" / "hardware.md"
-    before, _, rest = path.read_text().partition(fit_table.BEGIN)
-    shown, _, after = rest.partition(fit_table.END)
-    if os.environ.get("AICOCKPIT_TEST_UPDATE_DOCS"):
-        path.write_text(before + fit.table() + after)
-        return
-    assert fit_table.BEGIN + shown + fit_table.END == fit.table(), (
-        "run: AICOCKPIT_TEST_UPDATE_DOCS=1 .venv/bin/python -m pytest tests/test_commands_fit.py -k docs"
-    )
+    generated.holds(ROOT / "docs" / "hardware.md", fit.table(), "tests/test_commands_fit.py -k docs")
 
 
 def test_the_docs_name_every_card_and_option() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import generated
 from aicockpit import settings
 from aicockpit.commands import fit, fit_tiers
 from aicockpit.documents.library import Library
@@ -43,15 +43,8 @@ ONCE = next(text for _, text in BLOCKS if text.startswith("export PATH="))
 
 
 def test_the_readme_s_settings_table_is_the_table() -> None:
-    begin, end = "<!-- settings:begin -->\n", "<!-- settings:end -->"
-    before, _, rest = README.partition(begin)
-    shown, _, after = rest.partition(end)
-    if os.environ.get("AICOCKPIT_TEST_UPDATE_DOCS"):
-        (ROOT / "README.md").write_text(before + begin + settings.table() + "\n" + end + after)
-        return
-    assert shown == settings.table() + "\n", (
-        "run: AICOCKPIT_TEST_UPDATE_DOCS=1 .venv/bin/python -m pytest tests/test_docs.py"
-    )
+    made = f"<!-- settings:begin -->\n{settings.table()}\n<!-- settings:end -->"
+    generated.holds(ROOT / "README.md", made, "tests/test_docs.py")
 
 
 def test_every_route_of_ours_and_every_metric_is_documented(tmp_path: Path) -> None:
@@ -80,14 +73,8 @@ def test_every_route_of_ours_and_every_metric_is_documented(tmp_path: Path) -> N
 
 def test_the_page_on_context_has_the_packs_and_the_formula_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
     page = ROOT / "docs" / "context.md"
-    before, _, rest = page.read_text().partition(fit_tiers.PACKS_BEGIN)
-    shown, _, after = rest.partition(fit_tiers.PACKS_END)
-    if os.environ.get("AICOCKPIT_TEST_UPDATE_DOCS"):
-        page.write_text(before + fit_tiers.packs() + after)
-        return
-    assert fit_tiers.PACKS_BEGIN + shown + fit_tiers.PACKS_END == fit_tiers.packs(), (
-        "run: AICOCKPIT_TEST_UPDATE_DOCS=1 .venv/bin/python -m pytest tests/test_docs.py -k packs"
-    )
+    generated.holds(page, fit_tiers.packs(), "tests/test_docs.py -k packs")
+    before = page.read_text().partition(fit_tiers.PACKS_BEGIN)[0]
     assert fit.main(["--packs"]) == 0
     assert capsys.readouterr().out.strip() == fit_tiers.packs()
     files = f"{budget.FOCUSES_COUNTED} x skeletons + {budget.SNIPPETS_COUNTED} x snippets"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
 
+import generated
 from aicockpit.hardware import cards, detect, fit
 from aicockpit.hardware.detect import pick_profile
 from aicockpit.hardware.device import GIB, Device
@@ -28,7 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES = library().recipes
 LEAST = dict(detect._PROFILES)
 WINDOW = 32_768
-UPDATE = "run: AICOCKPIT_TEST_UPDATE_DOCS=1 .venv/bin/python -m pytest tests/test_profiles.py -k docs"
 # What `nvidia-smi` calls a card, its memory in MiB there, and its compute capability.
 MORE_CARDS = (
     ("NVIDIA GeForce RTX 4060", 8188, (8, 9)),
@@ -206,10 +205,5 @@ def table() -> str:
 
 
 def test_the_docs_have_the_table_of_profiles() -> None:
-    path, begin, end = ROOT / "docs" / "hardware.md", "<!-- profiles:begin -->\n", "<!-- profiles:end -->"
-    before, _, rest = path.read_text().partition(begin)
-    shown, _, after = rest.partition(end)
-    if os.environ.get("AICOCKPIT_TEST_UPDATE_DOCS"):
-        path.write_text(f"{before}{begin}{table()}\n{end}{after}")
-        return
-    assert shown == table() + "\n", UPDATE
+    made = f"<!-- profiles:begin -->\n{table()}\n<!-- profiles:end -->"
+    generated.holds(ROOT / "docs" / "hardware.md", made, "tests/test_profiles.py -k docs")

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import openai
-import psutil
 import pytest
 
-from real import KEY, MODEL, ROOT, Server
+from real import KEY, MODEL, ROOT, Server, kill_core
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -159,9 +158,7 @@ def test_without_a_workspace_nothing_is_touched(project: Project, sdk: openai.Op
 def test_after_kill_9_the_pack_is_warmed_again_without_the_indexer(project: Project, sdk: openai.OpenAI) -> None:
     before = project.lane()["epoch"]["id"]
     project.stop()
-    tree = psutil.Process(project.server.process.pid).children(recursive=True)
-    core = next(one for one in tree if "EngineCore" in one.name() or "EngineCore" in " ".join(one.cmdline()))
-    core.kill()
+    kill_core(project.server.process.pid)
     project.server.until(lambda: project.server.engine()["state"] != "ready", 60)
     project.server.until(lambda: project.server.engine()["state"] == "ready", 300)
     lane = project.until_warm()

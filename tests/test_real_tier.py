@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import openai
-import psutil
 import pytest
 
-from real import KEY, ROOT, Server, watching
+from real import KEY, ROOT, Server, kill_core, watching
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -64,8 +63,7 @@ def test_after_a_kill_the_pack_comes_back_from_the_disk(kept: Server) -> None:
     before = warmth(kept)
     pack = before["pack"]
     assert before["origin"]["computed"] >= 0.9 * pack, "nobody had computed it before"
-    tree = psutil.Process(engine(kept)["pid"]).children(recursive=True)
-    next(one for one in tree if "EngineCore" in one.name() or "EngineCore" in " ".join(one.cmdline())).kill()
+    kill_core(engine(kept)["pid"])
     kept.until(lambda: engine(kept)["state"] != "ready", 60)
     kept.until(lambda: engine(kept)["state"] == "ready", 300)
     kept.until(lambda: warmth(kept), 180)

@@ -396,18 +396,3 @@ def test_many_threads_at_once_lose_nothing(tmp_path: Path) -> None:
     again = Store(tmp_path)
     assert {info.name: info.revision for info in again.list()} == before
     again.close()
-
-
-def test_how_long_a_workspace_was_not_used_outlives_a_restart(tmp_path: Path, clock: Clock) -> None:
-    store = Store(tmp_path / "used", clock=clock)
-    id = store.create("me", "repo").id
-    clock.ahead += 100
-    assert store.unused_s(id) == pytest.approx(100, abs=1)
-    store.touch(id)
-    assert store.unused_s(id) == pytest.approx(0, abs=1)
-    store.close()
-    clock.ahead += 50
-    store = Store(tmp_path / "used", clock=clock)
-    assert store.unused_s(id) == pytest.approx(50, abs=1)
-    assert store.unused_s(id + 1) == 0
-    store.close()

@@ -66,3 +66,23 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "is full, so nothing was changed: free some space" in done.stdout
     assert done.stdout.endswith("fine\n")
+
+
+def test_how_long_a_workspace_was_not_used_outlives_a_restart(tmp_path: Path) -> None:
+    ahead = 0.0
+
+    def clock() -> float:
+        return time.time() + ahead
+
+    store = Store(tmp_path / "used", clock=clock)
+    id = store.create("me", "repo").id
+    ahead += 100
+    assert store.unused_s(id) == pytest.approx(100, abs=1)
+    store.touch(id)
+    assert store.unused_s(id) == pytest.approx(0, abs=1)
+    store.close()
+    ahead += 50
+    store = Store(tmp_path / "used", clock=clock)
+    assert store.unused_s(id) == pytest.approx(50, abs=1)
+    assert store.unused_s(id + 1) == 0
+    store.close()

@@ -12,6 +12,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+import generated
 from aicockpit.commands import fit, fit_tiers
 from aicockpit.doctor import tiers
 from aicockpit.doctor.finding import Finding
@@ -220,13 +221,7 @@ def test_predictions_follow_the_arithmetic() -> None:
 
 def test_the_page_has_the_table_that_the_code_makes(capsys: pytest.CaptureFixture[str]) -> None:
     path = ROOT / "docs" / "kv-tiers.md"
-    before, _, rest = path.read_text().partition(fit_tiers.BEGIN)
-    shown, _, after = rest.partition(fit_tiers.END)
-    if os.environ.get("AICOCKPIT_TEST_UPDATE_DOCS"):
-        path.write_text(before + fit_tiers.markdown() + after)
-        return
-    told = "run: AICOCKPIT_TEST_UPDATE_DOCS=1 .venv/bin/python -m pytest tests/test_tier_places.py -k page"
-    assert fit_tiers.BEGIN + shown + fit_tiers.END == fit_tiers.markdown(), told
+    generated.holds(path, fit_tiers.markdown(), "tests/test_tier_places.py -k page")
     assert fit.main(["--tiers"]) == 0
     assert capsys.readouterr().out.startswith(fit_tiers.BEGIN)
     assert tier.lmcache_server() in path.read_text()
