@@ -240,16 +240,19 @@ def _files(root: str, only: str | None = None) -> Iterator[tuple[str, os.stat_re
         if only is not None and key.name != only:
             continue
         for rank in _folders(key.path, _RANK):
-            for fan in _folders(rank.path, _FAN):
-                yield from _inside(fan.path)
+            yield from _of_shelf(rank.path)
+
+
+def _of_shelf(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    for fan in _folders(folder, _FAN):
+        yield from _inside(fan.path)
 
 
 def clear_shelf(shelf: Shelf) -> None:
     """Remove every block of one shelf."""
-    for fan in _folders(shelf.folder, _FAN):
-        for path, _ in _inside(fan.path):
-            if path.endswith(".kv"):
-                _unlink(path)
+    for path, _ in _of_shelf(shelf.folder):
+        if path.endswith(".kv"):
+            _unlink(path)
 
 
 def _inside(folder: str) -> Iterator[tuple[str, os.stat_result]]:

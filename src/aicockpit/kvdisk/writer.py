@@ -164,19 +164,12 @@ class Writer:
     def _run(self) -> None:
         stand_back(5)
         if self.off_reason is None:
-            self._enlist()
             self._sweep()
         try:
             self._work()
         finally:
             if self._enlisted is not None:
                 os.close(self._enlisted)
-
-    def _enlist(self) -> None:
-        try:
-            self._enlisted = enlist(self._limits.root)
-        except OSError as problem:
-            self._turn_off(problem)
 
     def _work(self) -> None:
         while True:
@@ -246,6 +239,8 @@ class Writer:
         asked = self._clock()
         cap = self._limits.cap - self._margin
         try:
+            if self._enlisted is None:
+                self._enlisted = enlist(self._limits.root)
             swept = sweep(self._limits.root, cap, want=self._room, mine=self._enlisted)
         except OSError as problem:
             self._turn_off(problem)
