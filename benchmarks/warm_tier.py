@@ -52,7 +52,7 @@ def measure(folder: Path, repo: Path, budget: int, rounds: int, say: Console) ->
     prompt: list[int] = []
     for name, tier, started in (("no tier", "none", found.none), ("disk tier", disk, found.disk)):
         say.print(f"restarts with {name}")
-        with start_rig(_made(folder / name.replace(" ", "-")), repo, budget, say, tier) as rig:
+        with start_rig(folder / name.replace(" ", "-"), repo, budget, say, tier) as rig:
             rig.watch()
             rig.wait_warm()
             prompt = rig.prompt_tokens(*rig.places(1)[0])
@@ -67,16 +67,11 @@ def measure(folder: Path, repo: Path, budget: int, rounds: int, say: Console) ->
     say.print("a second replica on the same folder")
     # The same files: another copy of the weights is another model to the tier.
     model = next((folder / "disk-tier" / "state" / "models").glob("*/config.json")).parent
-    with start_rig(_made(folder / "replica"), repo, budget, say, disk, str(model)) as rig:
+    with start_rig(folder / "replica", repo, budget, say, disk, str(model)) as rig:
         _first(rig, prompt, found.replica)
         rig.watch()
         _warm(rig, found.replica, time.monotonic())
     return found
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
 
 
 def _restart(rig: Rig, prompt: Sequence[int], started: Started) -> None:

@@ -24,7 +24,7 @@ __all__ = ["Gpu", "Snapshot", "devices", "inspect", "pick_profile", "snapshot", 
 _BIG_GPU_BYTES = 79_000_000_000  # an "80 GB" card reports 79.2 to 85.9 GB
 _HUGE_GPU_BYTES = 140_000_000_000  # H200; four of them hold what needs eight big ones
 # The least memory of the largest card for each profile, in bytes as its driver tells: a "24 GB" card reports 23.6 to
-# 25.8 GB. tests/test_envfiles.py plans each profile on every card of its class.
+# 25.8 GB. tests/test_profiles.py plans each profile on every card of its class.
 _PROFILES = (
     ("dev32", 40_000_000_000),
     ("dev14", 22_000_000_000),
