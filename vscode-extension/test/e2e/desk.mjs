@@ -1,7 +1,7 @@
 // What a user does and sees in the workbench, by name.
 import fs from "node:fs";
 import path from "node:path";
-import { until } from "./harness.mjs";
+import { sleep, until } from "./harness.mjs";
 
 export class Desk {
   constructor(page, tree, shots) {
@@ -47,15 +47,21 @@ export class Desk {
   }
   async command(title) {
     const input = this.page.locator(".quick-input-widget input").first();
-    // A key that comes while a webview takes or gives the focus is lost.
-    await until(async () => {
-      await this.keys("F1");
-      await input.waitFor({ state: "visible", timeout: 2_000 });
-      return true;
-    }, "the list of commands");
-    await input.fill(`>${title}`);
     // Not by Enter: what was used lately and has the same letters may stand above.
-    await this.page.locator(".quick-input-list .monaco-list-row", { hasText: title }).first().click();
+    const row = this.page.locator(".quick-input-list .monaco-list-row", { hasText: title }).first();
+    // A key is lost while a webview takes or gives the focus, and another list may come in between.
+    await until(
+      async () => {
+        await this.keys("F1");
+        await input.fill(`>${title}`, { timeout: 2_000 });
+        await row.click({ timeout: 3_000 });
+        return true;
+      },
+      `${title} in the list of commands`,
+      20_000,
+    );
+    const left = async () => !(await input.isVisible()) || (await input.inputValue()) !== `>${title}`;
+    await until(left, "the list of commands is left");
   }
   /** What a list in the middle of the window offers. */
   rows() {
@@ -92,7 +98,7 @@ export class Desk {
       [...document.querySelectorAll(".editor-instance .view-lines")]
         .map((lines) =>
           [...lines.querySelectorAll(".view-line")]
-            .sort((a, b) => Number.parseInt(a.style.top) - Number.parseInt(b.style.top))
+            .sort((a, b) => Number.parseFloat(a.style.top) - Number.parseFloat(b.style.top))
             .map((line) => line.textContent.replace(/\u00a0/g, " "))
             .join("\n"),
         )
@@ -101,6 +107,14 @@ export class Desk {
   }
   async save() {
     await this.keys("Control+S");
+    await this.page.locator(".tab.active.dirty").first().waitFor({ state: "hidden" });
+  }
+  /** A file that nobody is writing: the editor empties it before it writes. */
+  async settled(name) {
+    const before = this.read(name);
+    await sleep(200);
+    const now = this.read(name);
+    return now !== "" && now === before ? now : this.settled(name);
   }
   statusBar() {
     return this.page.locator('.statusbar-item[id*="aicockpit"]').first();

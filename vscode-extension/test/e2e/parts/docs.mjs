@@ -62,6 +62,8 @@ export default async function play({ desk, server, workbench, step }) {
     await page.locator(".quick-input-list .monaco-list-row", { hasText: "Remove" }).first().click();
     await page.locator(".monaco-dialog-box .monaco-button", { hasText: "Remove" }).first().click();
     await until(async () => (await server.get("/api/docs")).docs.length === 0, "no documentation at the server");
+    await page.locator(".quick-input-list .monaco-list-row", { hasText: "Add Documentation" }).first().waitFor();
     await desk.keys("Escape");
+    await input.waitFor({ state: "hidden" });
   });
 }

@@ -52,7 +52,7 @@ export default async function play({ desk, server, step, assert }) {
     await until(() => desk.read("main.py").includes(BEFORE), "the old text");
   });
   await step("reject all leaves no trace", async () => {
-    const before = desk.read("main.py");
+    const before = await desk.settled("main.py");
     await desk.keys("Control+Home", "ArrowDown", "ArrowDown", "ArrowDown", "Shift+ArrowDown", "Shift+ArrowDown");
     await ask(desk, "make it worse");
     await until(async () => /NotImplementedError/.test(await desk.editorText()), "the new line");
@@ -61,21 +61,21 @@ export default async function play({ desk, server, step, assert }) {
     await desk.keys("Control+Backspace");
     await until(async () => !/NotImplementedError/.test(await desk.editorText()), "the new line is gone");
     await desk.save();
-    assert.equal(desk.read("main.py"), before);
+    assert.equal(await desk.settled("main.py"), before);
   });
   const lens = (title) => desk.page.locator(".codelens-decoration a", { hasText: title });
   const shows = (text, what) => until(async () => (await desk.editorText()).trimEnd() === text.trimEnd(), what);
   await step(
     "the whole file, block by block; a save leaves out what is not decided; one undo after a click",
     async () => {
-      const before = desk.read("main.py");
+      const before = await desk.settled("main.py");
       await desk.keys("Control+Home");
       await ask(desk, "both ends", "Control+Shift+E");
       await until(async () => (await lens(/^\s*Accept$/).count()) === 2, "two blocks");
       await desk.keys("ArrowDown"); // ends the editor's own undo step
-      await desk.save();
+      await desk.keys("Control+S"); // the proposed lines are not saved: the tab stays as it is
       await desk.page.getByText("Saved without the proposed lines").first().waitFor();
-      assert.equal(desk.read("main.py"), before);
+      assert.equal(await desk.settled("main.py"), before);
       await clickTop(lens(/^\s*Accept$/));
       await until(async () => (await lens(/^\s*Reject$/).count()) === 1, "one block");
       await clickTop(lens(/^\s*Reject$/));
@@ -86,7 +86,7 @@ export default async function play({ desk, server, step, assert }) {
     },
   );
   await step("Escape ends a running edit and keeps what has come", async () => {
-    const before = desk.read("main.py");
+    const before = await desk.settled("main.py");
     await server.engineSet({ token_delay: 0.1 });
     await desk.keys("Control+Home");
     await ask(desk, "both ends", "Control+Shift+E");

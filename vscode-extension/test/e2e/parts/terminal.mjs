@@ -3,12 +3,18 @@ import fs from "node:fs";
 import path from "node:path";
 import { until } from "../harness.mjs";
 
-async function describe(desk, text) {
+const LARGEST = ["the three largest files", "du -a", "Lists the three largest files here"];
+const REMOVE = ["remove everything in build", "rm -rf", "Removes the build folder"];
+
+/** Until the answer is complete: with its explanation. Enter does nothing before. */
+async function describe(desk, [text, command, explained]) {
   await desk.command("AiCockpit: Describe a Command");
   const input = desk.page.locator(".quick-input-widget input").first();
   await input.waitFor({ state: "visible" });
   await desk.type(text, 5);
   await desk.keys("Enter");
+  await until(async () => (await value(desk)).startsWith(command), "the command in the box");
+  await desk.page.locator(".quick-input-widget", { hasText: explained }).first().waitFor();
 }
 
 const box = (desk) => desk.page.locator(".quick-input-widget input").first();
@@ -16,12 +22,7 @@ const value = (desk) => box(desk).inputValue();
 
 export default async function play({ desk, step, assert }) {
   await step("a command is proposed, with what it does", async () => {
-    await describe(desk, "the three largest files");
-    await until(async () => (await value(desk)).startsWith("du -a"), "the command in the box");
-    await desk.page
-      .getByText(/Lists the three largest files here/)
-      .first()
-      .waitFor();
+    await describe(desk, LARGEST);
     await desk.picture("terminal");
   });
   await step("Escape runs nothing", async () => {
@@ -29,16 +30,14 @@ export default async function play({ desk, step, assert }) {
     assert.equal(await desk.page.locator(".terminal-wrapper").count(), 0);
   });
   await step("Enter runs what stands in the box, as it was changed", async () => {
-    await describe(desk, "the three largest files");
-    await until(async () => (await value(desk)).startsWith("du -a"), "the command in the box");
+    await describe(desk, LARGEST);
     await box(desk).fill("echo made-by-hand > made.txt");
     await desk.keys("Enter");
     await until(() => fs.existsSync(path.join(desk.tree, "made.txt")), "the command ran", 20_000);
     assert.equal(desk.read("made.txt").trim(), "made-by-hand");
   });
   await step("the next command goes to the same terminal, several lines of it too", async () => {
-    await describe(desk, "the three largest files");
-    await until(async () => (await value(desk)).startsWith("du -a"), "the command in the box");
+    await describe(desk, LARGEST);
     await box(desk).fill("echo one > lines.txt⏎echo two >> lines.txt");
     await desk.keys("Enter");
     await desk.page.locator(".monaco-dialog-box .monaco-button", { hasText: "Run anyway" }).click();
@@ -51,8 +50,7 @@ export default async function play({ desk, step, assert }) {
   });
   await step("a dangerous command asks once more, and Enter is a no", async () => {
     fs.mkdirSync(path.join(desk.tree, "build"), { recursive: true });
-    await describe(desk, "remove everything in build");
-    await until(async () => (await value(desk)).startsWith("rm -rf"), "the command in the box");
+    await describe(desk, REMOVE);
     await desk.picture("terminal-danger");
     for (const no of ["Enter", "Escape"]) {
       await desk.keys("Enter");
