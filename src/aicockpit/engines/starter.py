@@ -95,7 +95,7 @@ class Starter:
         """One attempt. Raises StartFailed; however it ends but by returning, it leaves no process."""
         if self.spec.gpus:
             self._on_stage("waiting for its turn on the GPU")
-        async with self._gpus.turn(self.spec.gpus):
+        async with self._gpus.turn(self.spec.gpus, self.spec.name, self._alive):
             self._evidence, self._starting = deque(), True
             try:
                 child = self.child = self._spawn()
@@ -110,6 +110,9 @@ class Starter:
             self._evidence = deque(maxlen=_EVIDENCE_LINES)
             self._engine.breaker.succeeded()  # it has generated: the failures were those of the process before
             return running
+
+    def _alive(self) -> bool:
+        return self.child is not None and not self.child.exited.done()
 
     def _spawn(self) -> Child:
         try:
@@ -161,7 +164,7 @@ class Starter:
         if self.spec.gpus:
             self._on_stage("waiting for its turn on the GPU")
         try:
-            async with self._gpus.turn(self.spec.gpus):
+            async with self._gpus.turn(self.spec.gpus, self.spec.name, self._alive):
                 self._on_stage("waking")
                 woken = await self._ask("/wake_up", self._limits.sleep_wait)
                 if woken and await running.canary.sings(self._limits.first_generation_wait):
