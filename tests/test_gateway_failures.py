@@ -123,12 +123,12 @@ async def test_4xx_never_opens_the_circuit(tmp_path: Path) -> None:
 async def test_5xx_opens_the_circuit_and_a_trial_closes_it(tmp_path: Path) -> None:
     with start_fake(tmp_path, "--fake-status", "500", "--fake-status-text", "boom") as fake:
         engine = engine_of(fake)
-        engine.breaker.cool_s = 0.2
+        engine.breaker.cool_s = 60.0
         async with running(tmp_path, engine) as rig:
             codes = [(await rig.chat()).status_code for _ in range(8)]
             assert codes == [500] * 5 + [503] * 3
             fake.set(status=0)
-            await asyncio.sleep(0.25)
+            engine.breaker.open_until = 0.0  # as a minute later
             assert (await rig.chat()).status_code == 200
             assert not engine.breaker.open
 
@@ -176,8 +176,8 @@ async def test_a_stalled_stream_ends_with_an_error_event(tmp_path: Path) -> None
 
 
 async def test_a_slow_stream_is_not_a_stalled_one(tmp_path: Path) -> None:
-    with start_fake(tmp_path, "--fake-token-delay", "0.15") as fake:
-        async with running(tmp_path, engine_of(fake), token_wait="1") as rig:
+    with start_fake(tmp_path, "--fake-token-delay", "0.4") as fake:
+        async with running(tmp_path, engine_of(fake), token_wait="3") as rig:
             answer = await rig.chat(stream=True, max_tokens=12)
     assert events(answer.text)[-1] == "[DONE]"
 

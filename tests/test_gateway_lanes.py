@@ -19,7 +19,7 @@ from rig import aborted, engine_of, events, running, until
 
 async def test_background_work_waits_for_interactive_work(tmp_path: Path) -> None:
     lane = {"x-aicockpit-lane": "background"}
-    with start_fake(tmp_path, "--fake-first-delay", "0.4") as fake:
+    with start_fake(tmp_path, "--fake-first-delay", "1.5") as fake:
         async with running(tmp_path, engine_of(fake), background_wait="20", background_queue="2") as rig:
             order: list[str] = []
 
@@ -47,7 +47,7 @@ async def test_background_work_waits_for_interactive_work(tmp_path: Path) -> Non
 
 async def test_a_background_client_that_leaves_gives_up_its_place(tmp_path: Path) -> None:
     lane = {"x-aicockpit-lane": "background"}
-    with start_fake(tmp_path, "--fake-first-delay", "0.5") as fake:
+    with start_fake(tmp_path, "--fake-first-delay", "1.5") as fake:
         async with running(tmp_path, engine_of(fake)) as rig:
             typing = asyncio.create_task(rig.chat())
             await until(lambda: rig.engines[0].load.interactive == 1)

@@ -288,12 +288,13 @@ async def test_idle_connections_are_closed_and_busy_ones_are_not(
 
 async def test_slow_uploads_and_too_many_bodies(tmp_path: Path) -> None:
     with start_fake(tmp_path, "--fake-hang") as fake:
-        async with running(tmp_path, engine_of(fake), body_wait="0.2", max_body="1kB") as rig:
+        async with running(tmp_path, engine_of(fake), body_wait="0.2") as rig:
             reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
             head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
             writer.write(head.encode() + b"content-length: 100\r\n\r\n{")
             assert b"408" in await asyncio.wait_for(reader.read(100), 5)
             writer.close()
+        async with running(tmp_path, engine_of(fake), max_body="1kB") as rig:
             held = [asyncio.create_task(rig.chat("x" * 900)) for _ in range(16)]
             await until(lambda: rig.engines[0].load.total == 16)
             refused = await rig.chat("x" * 900)

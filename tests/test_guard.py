@@ -143,7 +143,7 @@ if os.fork() == 0:
     os.setsid()
     time.sleep(600)
 print("up", flush=True)
-time.sleep(0.5)
+time.sleep(3)
 """
     made.append(Guarded(script))
     made[0].up()

@@ -40,7 +40,9 @@ class Site:
         return bool(lane.get("epoch")) and states == ["warm"]
 
     def account(self, request_id: str) -> dict[str, Any]:
-        return dict(self.server.get(f"/api/requests/{request_id}")["context"])
+        path = f"/api/requests/{request_id}"
+        self.server.until(lambda: self.server.get(path), 20)  # recorded after the last byte
+        return dict(self.server.get(path)["context"])
 
 
 @pytest.fixture(scope="module")

@@ -84,8 +84,7 @@ def test_adapters_of_run_time_outlive_a_reload(tmp_path: Path) -> None:
         assert made.names() == {"a", "b", "c", "ours"}
         made.write({"name": "a", "lora": {"old": str(folder)}, "args": ["--max-num-seqs", "3"]})
         assert made.reload().json()["restarted"] == ["a-0"]
-        made.until("a-0", "starting")
-        made.until("a-0", "ready")
+        made.until_again("a-0", before)
         assert made.ask("ours").status_code == 200
         assert made.names() == {"a", "ours"}
 

@@ -120,7 +120,7 @@ async def test_operators_calls_and_the_log(tmp_path: Path) -> None:
 
 
 async def test_changes_can_be_waited_for(tmp_path: Path) -> None:
-    async with supervised(tmp_path, spec_of(tmp_path, "--fake-start-delay", "0.5", name="a")) as supervisor:
+    async with supervised(tmp_path, spec_of(tmp_path, "--fake-start-delay", "4", name="a")) as supervisor:
         seen, stages = supervisor.version, set()
         await supervisor.start()
         while not supervisor.engines[0].ready:
