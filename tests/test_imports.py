@@ -11,6 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "aicockpit"
 # From the top. Modules of one line do not import each other, but for the command line's own.
 LINES = [
     {
+        "__main__",
         "cli",
         "serve",
         "warm",

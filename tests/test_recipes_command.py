@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from aicockpit import settings
 from aicockpit.commands import Run, recipes
 from aicockpit.errors import SettingError
-from aicockpit.recipes import explain, load, schema, select, spot
+from aicockpit.recipes import explain, load, schema, search, spot
 from aicockpit.recipes.search import STAGES, Rejected
 from test_aim import PROFILE
 
@@ -226,7 +226,7 @@ def test_the_docs_name_every_key_of_ours(part: type[BaseModel]) -> None:
 
 def test_the_docs_have_the_rank_the_limits_and_the_order_of_precisions() -> None:
     table = DOCS[DOCS.index("| place | better |") : DOCS.index("**Falling back**")]
-    assert table.count("\n| ") == len(select.LOST)
+    assert table.count("\n| ") == len(search.LOST)
     assert ", ".join(schema.PRECISIONS) in table
     assert f"({spot.WORKING:,})" in DOCS
     assert f"({spot.FLOOR:,})" in DOCS

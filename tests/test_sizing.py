@@ -106,6 +106,15 @@ def test_a_share_is_never_rounded_below_what_is_needed(tmp_path: Path) -> None:
     assert float(one.part[1]) * total >= least
 
 
+def test_what_an_engine_keeps_asleep_is_all_but_its_kv_cache(tmp_path: Path) -> None:
+    slots = numbered(cards.parse("A6000:2"))
+    settings = load(environ={"AICOCKPIT_VLLM_COMMAND": "vllm serve", "MODEL_NAME": "llama/x", "GPU_COUNT": "2"})
+    sizer = Sizer(settings, library().recipes, slots, lambda _: read(LLAMA))
+    found = sizer.size(fleet.ask(settings).models[0])
+    assert found.asleep_host / GIB == pytest.approx(8.03e9 * 2 / GIB, rel=0.01)  # both halves of 8.03 B parameters
+    assert GIB < found.asleep < found.least - found.asleep_host // 2
+
+
 def test_an_engine_is_not_spread_over_mig_instances(tmp_path: Path) -> None:
     parts = [Device("H100 MIG 2g.20gb", 19 * GIB, capability=(9, 0), uuid=f"MIG-{n}") for n in range(2)]
     slots = [Slot(part.uuid or "", part) for part in parts]

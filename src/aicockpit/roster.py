@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aicockpit.engines.engine import Engine
 from aicockpit.engines.supervisor import Supervisor
-from aicockpit.engines.swap import HOLDING
+from aicockpit.engines.swap import HOLDING, held
 from aicockpit.engines.swapper import Swapper
 from aicockpit.errors import AicockpitError
 from aicockpit.hardware import detect
@@ -82,7 +82,7 @@ class Roster:
             command.command(self.settings)  # is there a vLLM at all?
         memory = machine.memory_available
         host = None if memory is None else int((memory + taken.get(CPU, 0)) * _HOST_SHARE)
-        sized = await self._size(asked, slots, host)
+        sized = await self._size(asked, slots, host, machine.host.cpu.features if machine.host else None)
         plan = arrange(asked, sized, slots, sorted(os.sched_getaffinity(0)), host)
         for m, size in zip(asked.models, sized, strict=True):
             for reason in size.reasons:
@@ -190,7 +190,9 @@ class Roster:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
 
-    async def _size(self, asked: Asked, slots: Sequence[Slot], memory: int | None) -> list[Sized]:
+    async def _size(
+        self, asked: Asked, slots: Sequence[Slot], memory: int | None, cpu: tuple[str, ...] | None
+    ) -> list[Sized]:
         library = load.library(self.settings.recipes)
         known: dict[str, ModelShape] = {}
         unknown: dict[str, str] = {}
@@ -203,7 +205,7 @@ class Roster:
                 unknown[name] = told
             else:
                 known[name] = known[name.partition("@")[0]] = told
-        sizer = Sizer(self.settings, library.recipes, slots, known.get, memory, unknown)
+        sizer = Sizer(self.settings, library.recipes, slots, known.get, memory, unknown, cpu)
         return [sizer.size(m) for m in asked.models]
 
     async def _shape_of(self, model: str) -> ModelShape | str:
@@ -235,12 +237,11 @@ def _reach(supervisor: Supervisor, before: Plan, plan: Plan) -> None:
 
 
 def _taken(engines: Sequence[Engine]) -> Mapping[str, int]:
-    """Bytes by device that our own engines hold: a new plan may use them."""
-    held: Counter[str] = Counter()
+    """Bytes by device that our own engines hold, awake or asleep: a new plan may use them."""
+    taken: Counter[str] = Counter()
     for engine in engines:
-        if engine.state in HOLDING:
-            held.update(dict(engine.residence.needs))
-    return held
+        taken.update(held(engine.state, engine.residence))
+    return taken
 
 
 def _with(device: Device, ours: int) -> Device:

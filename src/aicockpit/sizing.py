@@ -31,6 +31,8 @@ _CPU_UNKNOWN = int(2.1 * GIB)
 # A KV cache for one longest request is a little more than its tokens: blocks are not shared between requests.
 _MARGIN = 1.05
 _NO_LIMIT = 1 << 50  # bytes
+# Terms of a verdict that are no weights: what of them vLLM's sleep gives back is unknown, so all of it counts as kept.
+_KEPT_ASLEEP = ("activation", "CUDA", "CUDA and NCCL", "CUDA graphs")
 
 Shapes = Callable[[str], ModelShape | None]
 
@@ -39,7 +41,8 @@ Shapes = Callable[[str], ModelShape | None]
 class Sizer:
     """`slots` are the GPUs that may be used; `shape_of` tells the dimensions of a folder or Hub id, None if unknown.
 
-    `memory`: bytes of the host. `unknown`: why, for models whose dimensions could not be read.
+    `memory`: bytes of the host. `unknown`: why, for models whose dimensions could not be read. `cpu`: what the CPU can
+    do, by the kernel's names.
     """
 
     settings: Settings
@@ -48,6 +51,7 @@ class Sizer:
     shape_of: Shapes
     memory: int | None = None
     unknown: Mapping[str, str] = field(default_factory=dict)
+    cpu: tuple[str, ...] | None = None
 
     def size(self, m: FleetModel) -> Sized:
         """Raises SettingError when the model does not fit, with the arithmetic and what would."""
@@ -65,6 +69,7 @@ class Sizer:
             memory=self.memory,
             args=theirs,
             draft=spot.draft(theirs, self.recipes, self.shape_of),
+            cpu=self.cpu,
         )
         found = select(wish, self.recipes, devices, self.shape_of)
         if isinstance(found, Chosen):
@@ -88,7 +93,7 @@ class Sizer:
         found = select(wish, self.recipes, vast, self.shape_of)
         if isinstance(found, Refused):
             return Sized(wish.gpu_count or 1, role=m.role or "chat")
-        return replace(self._chosen(m, wish, found), least=0, reasons=(), window=None, host=0)
+        return replace(self._chosen(m, wish, found), least=0, reasons=(), window=None, host=0, asleep=0)
 
     def _devices(self, m: FleetModel) -> tuple[tuple[Device, ...], int | None]:
         """The GPUs that one engine may use, and how many it is to have."""
@@ -120,7 +125,9 @@ class Sizer:
         # A window that just fits has no more than the verdict found for it.
         least = fixed + min(verdict.terms[-1].bytes, int(_MARGIN * window * each))
         kind = found.devices[0].name
-        rest = (found.flags, found.env, role, model, reasons, window, kind, kept, verdict.host)
+        asleep = sum(term.bytes for term in verdict.terms[:-1] if term.name in _KEPT_ASLEEP)
+        weights = (fixed - asleep) * found.layout.gpus
+        rest = (found.flags, found.env, role, model, reasons, window, kind, kept, verdict.host, weights, asleep)
         return Sized(found.layout.gpus, least, *rest)
 
     def _tier(self, found: Chosen, given: Sequence[str]) -> tuple[KvTier | None, tuple[str, ...]]:

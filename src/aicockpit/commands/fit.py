@@ -1,4 +1,4 @@
-"""`aicockpit fit MODEL`: does it fit, with every term of the sum; and the table of docs/hardware.md.
+"""`aicockpit fit MODEL`: does it fit as `serve` would run it, with every term; and the table of docs/hardware.md.
 
 `python -m aicockpit.commands.fit --table` prints that table from the shipped recipes and the known cards, `--tiers`
 that of docs/kv-tiers.md, `--packs` that of docs/context.md.
@@ -8,35 +8,34 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from rich.console import Console
 
-from aicockpit.commands import Commands, fit_show, fit_table, fit_tiers
+from aicockpit.commands import Commands, fit_show, fit_table, fit_tiers, judging
 from aicockpit.errors import ModelError, SettingError
-from aicockpit.hardware import cards, detect, fit, shape
-from aicockpit.hardware.device import Device
+from aicockpit.hardware import fit
 from aicockpit.hardware.shape import ModelShape, ShapeUnknown
-from aicockpit.recipes import command, load, spot
+from aicockpit.recipes import command, explain, filters, generic, load, search, spot
+from aicockpit.recipes.filters import Wish
+from aicockpit.recipes.load import Library
 from aicockpit.recipes.schema import Recipe, precision_rank
+from aicockpit.recipes.search import Refused, Sibling
+from aicockpit.recipes.select import Chosen, select
 from aicockpit.settings import Settings
 
 FITS, DOES_NOT, UNKNOWN = 0, 1, 2
-CPU = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model to judge. `source` says where its dimensions are from."""
+    """One variant of a recipe. `online`: its weights become what they are while they are loaded."""
 
     name: str
     shape: ModelShape
-    source: str
-    manual: str = ""  # why a recipe takes this checkpoint only when it is asked for
+    online: bool
 
 
 def add(commands: Commands) -> None:
@@ -47,11 +46,11 @@ def add(commands: Commands) -> None:
         "fit_model", metavar="MODEL", help="a folder, a Hub id (owner/name[@revision]) or a recipe's id"
     )
     parser.add_argument("--gpu", default="", help='"A6000", "H100:8", "24GiB:2" or "cpu"; default: the machine here')
-    parser.add_argument("--gpus", type=_positive, help="use exactly so many of them; default: as few as it takes")
-    parser.add_argument("--context", type=_positive, help="tokens of the window; default: the model's own, or less")
+    parser.add_argument("--gpus", type=_positive, help="how many of them to take; default: as few as do")
+    parser.add_argument("--context", type=_positive, help="tokens of the window; default: as the memory allows")
     parser.add_argument("--kv-dtype", default="auto", choices=("auto", *fit.KV_DTYPES), help="of the KV cache (auto)")
     parser.add_argument("--utilisation", type=_share, default=fit.UTILISATION, help=f"of a GPU ({fit.UTILISATION})")
-    parser.add_argument("--eager", action="store_true", help="without CUDA graphs")
+    parser.add_argument("--eager", action="store_true", help="without CUDA graphs; the sum stays the same")
     parser.add_argument("--all", action="store_true", help="show why each other layout was not taken")
     parser.add_argument("--json", action="store_true", help="everything, for programs")
 
@@ -75,137 +74,164 @@ def _share(text: str) -> float:
 def run(loaded: Settings, arguments: argparse.Namespace) -> int:
     """Judge and print. Raises SettingError for a GPU or a number of them that is not there."""
     out = Console(highlight=False)
+    here = judging.machine(loaded, arguments.gpu)
+    given = len(here.devices)
+    if arguments.gpus and not 1 <= arguments.gpus <= given:
+        raise SettingError(f"--gpus {arguments.gpus}: there {'is' if given == 1 else 'are'} {given}.")
     try:
-        subjects = find(loaded, arguments.fit_model)
-        devices, here, memory = _machine(arguments.gpu)
+        view = _view(loaded, arguments, here)
     except (ShapeUnknown, ModelError) as error:
         if arguments.json:
-            print(json.dumps({"model": arguments.fit_model, "fits": None, "why": str(error)}))
+            judging.emit(json.dumps({"model": arguments.fit_model, "fits": None, "why": str(error)}))
         else:
             Console(stderr=True, highlight=False).print(f"cannot be known: {error}", markup=False, soft_wrap=True)
         return UNKNOWN
-    if arguments.gpus and not 1 <= arguments.gpus <= len(devices):
-        raise SettingError(f"--gpus {arguments.gpus}: there {'is' if len(devices) == 1 else 'are'} {len(devices)}.")
-    ask = fit.Ask(arguments.context, arguments.utilisation, kv_dtype=arguments.kv_dtype, eager=arguments.eager)
-    judged = [(subject, judge(subject.shape, devices, ask, arguments.gpus, memory)) for subject in subjects]
-    own = [one for one in judged if not one[0].manual] or judged
-    subject, found = min((one for one in own if one[1].verdict.fits), key=_misses, default=own[-1])
-    others = tuple((one.name, one.shape.precision, told.verdict) for one, told in judged if one is not subject)
-    counsel = fit.advice(subject.shape, devices, ask) if devices and not found.verdict.fits else ()
-    view = fit_show.View(
-        subject.name, subject.shape, subject.source, here, found, others, counsel, arguments.all, len(devices)
-    )
     if arguments.json:
-        print(json.dumps(document(view), indent=2))
+        judging.emit(json.dumps(document(view), indent=2))
     else:
         fit_show.show(view, out)
-    return FITS if found.verdict.fits else DOES_NOT
+    return FITS if view.verdict.fits else DOES_NOT
 
 
-def _misses(one: tuple[Subject, fit.Best]) -> tuple[bool, bool, bool]:
-    """Of checkpoints that fit, what `recipes.select` minds before the loss of precision (docs/recipes.md, the rank)."""
-    subject, verdict = one[0], one[1].verdict
-    enough = min(fit.WORKING, subject.shape.max_len or fit.WORKING)
-    return verdict.max_model_len < enough, verdict.layout.pipeline > 1, verdict.concurrency < spot.ROOM
-
-
-def judge(
-    dimensions: ModelShape,
-    devices: Sequence[Device],
-    ask: fit.Ask,
-    count: int | None = None,
-    memory: int | None = None,
-) -> fit.Best:
-    """On these GPUs; without any, on the CPU with the cache that an engine of ours gets, in `memory` free bytes."""
-    if devices:
-        return fit.best(dimensions, devices, ask, count)
-    verdict = fit.cpu(dimensions, command.CPU_KV_BYTES, command.CPU_BLOCK, ask)
-    if verdict.fits and memory is not None and verdict.budget.bytes > memory:
-        why = f"it takes {fit.gib(verdict.budget.bytes)} of memory, and {fit.gib(memory)} are free"
-        verdict = replace(verdict, fits=False, why=why)
-    return fit.Best(verdict)
-
-
-def _machine(text: str) -> tuple[tuple[Device, ...], str, int | None]:
-    """GPUs, how to call the machine, and its free memory when it is the one here. Raises SettingError."""
-    on_cpu = text.strip().lower() == CPU
-    if text and not on_cpu:
-        return cards.parse(text), "", None
-    machine = detect.snapshot()
-    devices = () if on_cpu else detect.devices(machine, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if devices:
-        return devices, "this machine", None
-    name = "the CPU of this machine" + ("" if on_cpu else ", which has no GPU (name one with --gpu)")
-    return (), name, machine.memory_available
-
-
-def find(loaded: Settings, model: str) -> list[Subject]:
-    """What MODEL means: a folder, a recipe (each of its checkpoints, the least compressed first), or a Hub id.
-
-    Raises ModelError, ShapeUnknown; SettingError with the nearest names for a word that is none of these.
-    """
-    from aicockpit.models import files, locate
-
-    if locate.is_path(model):
-        folder = Path(os.path.expanduser(model)).absolute()
-        if folder.is_file():
-            raise ModelError(f"{folder} is a file; name the folder that holds config.json.")
-        return [Subject(model, shape.local(folder), f"{folder / 'config.json'} and the weights beside it")]
+def _view(loaded: Settings, arguments: argparse.Namespace, here: judging.Machine) -> fit_show.View:
+    """What `serve` would take, and every checkpoint of the model beside it. Raises ModelError, ShapeUnknown;
+    SettingError with the nearest names for a word that is no model."""
     library = load.library(loaded.recipes)
-    if (one := library.by_id.get(model.lower())) and (found := of_recipe(one.recipe)):
+    model: str = arguments.fit_model
+    folder = filters.is_folder(model)
+    if not folder and "/" not in model:
+        library.find(model.partition("@")[0])
+    shapes = judging.Shapes(loaded, library, model)
+    wish = judging.wish(loaded, library, model, here, _flags(arguments), arguments.gpus)
+    wish = replace(wish, max_model_len=arguments.context or wish.max_model_len)
+    outcome = select(wish, library.recipes, here.devices, shapes)
+    plain = replace(wish, model=model if folder else model.partition("@")[0])
+    recipe = _recipe(plain, library, shapes)
+    if isinstance(outcome, Chosen):
+        outcome = judging.with_tier(loaded, library, outcome)
+        recipe = library.by_id[outcome.recipe].recipe if outcome.recipe else recipe
+    names = filters.named(plain, recipe) if folder else tuple(recipe.variants)
+    every = [search.sibling(plain, recipe, name, here.devices, shapes) for name in names]
+    mine = _mine(plain, recipe, every, outcome)
+    if mine.shape is None:
+        raise next(iter(shapes.failed.values()), ModelError(f"{mine.why or outcome.reasons[0]}."))
+    verdict = outcome.verdict if isinstance(outcome, Chosen) else _missed(mine, here, wish, outcome)
+    name = model if folder else recipe.model_id(mine.variant)
+    return fit_show.View(
+        name,
+        mine.shape,
+        shapes.sources.get(name, f"the recipe {recipe.id}"),
+        "" if here.given and here.devices else _called(here),
+        verdict,
+        tuple((layout, why) for layout, why in mine.passed if layout != verdict.layout),
+        tuple(_other(recipe, one, name if folder else "") for one in every if one is not mine),
+        outcome.advice if isinstance(outcome, Refused) else (),
+        arguments.all,
+        len(here.devices),
+        outcome if isinstance(outcome, Chosen) else None,
+    )
+
+
+def _flags(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The options as vLLM spells them."""
+    found: tuple[str, ...] = ()
+    if arguments.utilisation != fit.UTILISATION:
+        found += ("--gpu-memory-utilization", f"{arguments.utilisation:g}")
+    if arguments.kv_dtype != "auto":
+        found += ("--kv-cache-dtype", arguments.kv_dtype)
+    return found + (("--enforce-eager",) if arguments.eager else ())
+
+
+def _recipe(wish: Wish, library: Library, shapes: judging.Shapes) -> Recipe:
+    """The first that names the model, else a generic one. Raises why the dimensions are not known."""
+    if found := next((one for one in library.recipes if filters.named(wish, one)), None):
         return found
-    repo_id, revision = files.split(model)
-    if "/" not in repo_id:
-        library.find(repo_id)
-    known = [] if revision else [s for r in library.recipes for s in of_recipe(r) if s.name.lower() == repo_id.lower()]
-    return [_of_hub(loaded, repo_id, revision, known)]
+    if (dimensions := shapes(wish.model)) is None:
+        raise shapes.failed[wish.model]
+    return generic.recipe(wish.model, dimensions)
+
+
+def _mine(wish: Wish, recipe: Recipe, every: Sequence[Sibling], outcome: Chosen | Refused) -> Sibling:
+    """The checkpoint to show the sum of: what is taken, else of those that may be the one that lacks least."""
+    if isinstance(outcome, Chosen):
+        return next(one for one in every if one.variant == outcome.variant)
+    may = [one for one in every if not filters.of_variant(wish, recipe, one.variant) and one.nearest is not None]
+    named = [one for one in every if one.variant in filters.named(wish, recipe)]
+    return max(may, key=lambda one: one.nearest.left if one.nearest else 0, default=(named or list(every))[0])
+
+
+def _missed(mine: Sibling, here: judging.Machine, wish: Wish, refused: Refused) -> fit.Verdict:
+    """The sum of what lacked least. When the reason is no sum, that of the weights on these GPUs all the same."""
+    if mine.nearest is not None and mine.nearest.verdict is not None:
+        return mine.nearest.verdict
+    assert mine.shape is not None
+    ask = replace(spot.asked(wish.args, wish.draft), max_model_len=wish.max_model_len)
+    if here.devices:
+        told = fit.best(mine.shape, here.devices, ask, wish.gpu_count).verdict
+    else:
+        told = fit.cpu(mine.shape, command.CPU_KV_BYTES, command.CPU_BLOCK, ask, here.cpu)
+    return replace(told, fits=False, why=mine.why or refused.reasons[-1].rstrip("."))
+
+
+def _called(here: judging.Machine) -> str:
+    if here.devices:
+        return "this machine"
+    return "the CPU of this machine" + ("" if here.given else ", which has no GPU (name one with --gpu)")
+
+
+def _other(recipe: Recipe, one: Sibling, folder: str) -> fit_show.Other:
+    variant = recipe.variants[one.variant]
+    precision = one.shape.precision if one.shape else variant.precision
+    told: tuple[str, ...] = ("made while loading",) if one.variant != "default" and not variant.model_id else ()
+    told += ("only when asked for",) if recipe.checkpoint(one.variant).manual else ()
+    verdict = one.best.placed.verdict if one.best else None
+    return fit_show.Other(folder or recipe.model_id(one.variant), one.variant, precision, told, verdict, one.why)
 
 
 def of_recipe(recipe: Recipe) -> list[Subject]:
-    """The checkpoints that a recipe tells the dimensions of. Those that need to be asked for come last."""
+    """The variants that a recipe tells the dimensions of. Those that need to be asked for come last."""
     names = sorted(
         recipe.variants,
         key=lambda name: (bool(recipe.checkpoint(name).manual), precision_rank(recipe.variants[name].precision)),
     )
-    found: dict[str, Subject] = {}
+    found = []
     for name in names:
         dimensions = spot.recipe_shape(recipe, name)
         if dimensions is not None:
-            manual = recipe.checkpoint(name).manual
-            subject = Subject(recipe.model_id(name), dimensions, f"the recipe {recipe.id}", manual)
-            found.setdefault(subject.name, subject)
-    return list(found.values())
-
-
-def _of_hub(loaded: Settings, repo_id: str, revision: str, known: Sequence[Subject]) -> Subject:
-    """What is on disk knows best, then a recipe, then the Hub."""
-    from aicockpit.models import remote, snapshots
-    from aicockpit.models.hub import Hub
-
-    hub = Hub.of_environment(loaded.hf_token)
-    have = snapshots.cached(hub, repo_id, revision)
-    if known and (have is None or have.lack):
-        return known[0]
-    told = remote.look(hub, repo_id, revision, loaded.state_dir / "shapes")
-    where = {"cache": "the download of it", "hub": hub.endpoint, "kept": f"an earlier look at {hub.endpoint}"}
-    return Subject(repo_id, told.shape, f"{where[told.source]}, commit {told.commit[:12]}")
+            online = name != "default" and not recipe.variants[name].model_id
+            found.append(Subject(recipe.model_id(name), dimensions, online))
+    return found
 
 
 def document(view: fit_show.View) -> dict[str, object]:
     """The view as JSON."""
-    verdict = view.found.verdict
+    verdict, chosen = view.verdict, view.chosen
+    if chosen is not None:
+        verdict = replace(verdict, flags=chosen.flags, env=chosen.env)
     dimensions = asdict(replace(view.shape, layer_kinds=()))
     del dimensions["layer_kinds"]
     return {
         "version": 1,
         "model": view.name,
+        "recipe": (chosen.recipe or None) if chosen else None,
+        "variant": chosen.variant if chosen else None,
         "source": view.source,
         "shape": {**dimensions, "precision": view.shape.precision},
         **asdict(verdict),
-        "rejected": [{"layout": asdict(layout), "why": why} for layout, why in view.found.rejected],
+        "command": ["vllm", "serve", *explain.words(chosen)] if chosen else None,
+        "reasons": list(chosen.reasons) if chosen else [],
+        "rejected": [{"layout": asdict(layout), "why": why} for layout, why in view.passed],
         "others": [
-            {"model": name, "precision": precision, "fits": one.fits, "kv_tokens": one.kv_tokens, "why": one.why}
-            for name, precision, one in view.others
+            {
+                "model": one.name,
+                "variant": one.variant,
+                "precision": one.precision,
+                "told": list(one.told),
+                "fits": one.verdict is not None,
+                "kv_tokens": one.verdict.kv_tokens if one.verdict else None,
+                "why": one.verdict.why if one.verdict else one.why,
+            }
+            for one in view.others
         ],
         "advice": list(view.advice),
     }
@@ -226,7 +252,9 @@ def table() -> str:
     rows: dict[tuple[str, str], tuple[str, ModelShape]] = {}
     for one in load.shipped():
         for subject in of_recipe(one.recipe):
-            rows.setdefault((one.recipe.id, subject.shape.precision), (subject.name, subject.shape))
+            kind = subject.shape.precision + (", made while loading" if subject.online else "")
+            label = f"{subject.name} ({kind})"
+            rows.setdefault((one.recipe.id, subject.shape.precision), (label, subject.shape))
     return fit_table.markdown(list(rows.values()))
 
 

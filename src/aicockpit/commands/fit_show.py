@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,26 +13,44 @@ from rich.text import Text
 from aicockpit.hardware import fit, shape_weights
 from aicockpit.hardware.device import Device
 from aicockpit.hardware.shape import ModelShape
+from aicockpit.recipes import explain
+from aicockpit.recipes.select import Chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another checkpoint of the model. `told`: what else to know of it. `verdict` where it goes, None when nowhere:
+    `why`."""
+
+    name: str
+    variant: str
+    precision: str
+    told: tuple[str, ...]
+    verdict: fit.Verdict | None
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is shown. `others`: (name, precision, verdict) of the model's other checkpoints. `given`: GPUs there are."""
+    """What is shown. `passed`: layouts not taken, and why. `given`: GPUs there are. `chosen`: what `serve` would take,
+    None when nothing fits."""
 
     name: str
     shape: ModelShape
     source: str
     machine: str
-    found: fit.Best
-    others: tuple[tuple[str, str, fit.Verdict], ...]
+    verdict: fit.Verdict
+    passed: tuple[tuple[fit.Layout, str], ...]
+    others: tuple[Other, ...]
     advice: tuple[str, ...]
     everything: bool
     given: int
+    chosen: Chosen | None
 
 
 def show(view: View, out: Console) -> None:
     """Print it, 60 columns or more."""
-    verdict = view.found.verdict
+    verdict = view.verdict
     out.print(Text(view.name, "bold"), soft_wrap=True)
     out.print(Text(f"{_dimensions(view.shape)}; from {view.source}", "dim"))
     out.print(Text(f"on {_machine(view)}"))
@@ -42,10 +59,10 @@ def show(view: View, out: Console) -> None:
     out.print()
     mark, style = ("✓", "bold green") if verdict.fits else ("✗ does not fit:", "bold red")
     out.print(_item(Text(mark, style), f"{verdict.why}."))
-    if verdict.fits:
-        for note in verdict.notes:
-            out.print(_item("·", f"{note}."))
-        out.print(Text("\n" + _command(view, out.width), "cyan"), soft_wrap=True)
+    if view.chosen is not None:
+        for reason in view.chosen.reasons[1:]:  # the first is the verdict
+            out.print(_item("·", reason))
+        out.print(Text("\n" + _command(view.chosen, out.width), "cyan"), soft_wrap=True)
     if view.advice:
         out.print(Text("\nWhat would fit:", "bold"))
         for sentence in view.advice:
@@ -67,12 +84,12 @@ def _dimensions(shape: ModelShape) -> str:
 
 
 def _machine(view: View) -> str:
-    used = view.found.verdict.devices
+    used = view.verdict.devices
     if not used:
         return view.machine or "the CPU"
-    text = f"{_counted(used)}, {view.found.verdict.layout}"
+    text = f"{_counted(used)}, {view.verdict.layout}"
     left = view.given - len(used)
-    if left and view.found.verdict.fits:
+    if left and view.verdict.fits:
         text += f" ({left} more {'are' if left > 1 else 'is'} free for another model or copy)"
     return text + (f" of {view.machine}" if view.machine else "")
 
@@ -111,19 +128,11 @@ def _item(mark: str | Text, text: str) -> Table:
     return grid
 
 
-def _command(view: View, width: int) -> str:
+def _command(chosen: Chosen, width: int) -> str:
     """To run it by hand, on one line or a line for each flag."""
-    verdict = view.found.verdict
-    model, _, revision = view.name.partition("@")
-    words = [f"{name}={shlex.quote(value)}" for name, value in verdict.env]
-    parts = [" ".join([*words, "vllm serve", shlex.quote(model)])]
-    for word in (*(("--revision", revision) if revision else ()), *verdict.flags):
-        if word.startswith("--"):
-            parts.append(word)
-        else:
-            parts[-1] += f" {shlex.quote(word)}"
-    line = "  " + " ".join(parts)
-    return line if len(line) <= width else "  " + " \\\n      ".join(parts)
+    lines = explain.serve_line(chosen)
+    line = "  " + " ".join(each.removesuffix("\\").strip() for each in lines)
+    return line if len(line) <= width else "\n".join(f"  {each}" for each in lines)
 
 
 def _others(view: View, out: Console) -> None:
@@ -131,10 +140,10 @@ def _others(view: View, out: Console) -> None:
         return
     out.print(Text("\nOther checkpoints of it:", "bold"))
     table = Table.grid(Column(no_wrap=True), Column(overflow="fold"), Column(overflow="fold"), padding=(0, 2, 0, 0))
-    for name, precision, verdict in view.others:
-        mark = Text("  ✓", "green") if verdict.fits else Text("  ✗", "red")
-        told = _short(verdict) if verdict.fits else verdict.why
-        table.add_row(mark, Text(f"{name} ({precision})"), Text(told, "dim"))
+    for one in view.others:
+        mark = Text("  ✓", "green") if one.verdict else Text("  ✗", "red")
+        told = _short(one.verdict) if one.verdict else one.why
+        table.add_row(mark, Text(f"{one.name} ({', '.join((one.precision, *one.told))})"), Text(told, "dim"))
     out.print(table)
 
 
@@ -144,9 +153,9 @@ def _short(verdict: fit.Verdict) -> str:
 
 def _layouts(view: View, out: Console) -> None:
     """Layouts on as many GPUs as are used; with `everything` on any number."""
-    used = view.found.verdict.layout.gpus
-    largest = used if view.found.verdict.fits else view.given
-    rows = [(one, why) for one, why in view.found.rejected if view.everything or one.gpus == largest]
+    used = view.verdict.layout.gpus
+    largest = used if view.verdict.fits else view.given
+    rows = [(one, why) for one, why in view.passed if view.everything or one.gpus == largest]
     if not rows:
         return
     out.print(Text("\nLayouts not taken:", "bold"))

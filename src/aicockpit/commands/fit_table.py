@@ -15,10 +15,10 @@ SEVERAL = ("L4:4", "RTX4090:2", "A6000:4", "A100-80GB:4", "A100-80GB:8", "H100:8
 def markdown(models: Sequence[tuple[str, ModelShape]]) -> str:
     """Two tables, between the markers' lines."""
     fits_one = [(name, shape, _cells(shape, SINGLE)) for name, shape in models]
-    rows = [_row(name, shape, cells) for name, shape, cells in fits_one if any(cells)]
+    rows = [_row(name, cells) for name, _, cells in fits_one if any(cells)]
     lines = [*_head(SINGLE), *rows, ""]
     large = [(name, shape) for name, shape, cells in fits_one if not all(cells)]
-    rows = [_row(name, shape, cells) for name, shape in large if any(cells := _cells(shape, SEVERAL))]
+    rows = [_row(name, cells) for name, shape in large if any(cells := _cells(shape, SEVERAL))]
     return "\n".join([BEGIN, *lines, *_head(SEVERAL), *rows, END])
 
 
@@ -48,6 +48,6 @@ def _cells(shape: ModelShape, machines: Sequence[str]) -> list[str]:
     return found
 
 
-def _row(name: str, shape: ModelShape, cells: Sequence[str]) -> str:
+def _row(name: str, cells: Sequence[str]) -> str:
     shown = " | ".join(cell or "–" for cell in cells)
-    return f"| {name} ({shape.precision}) | {shown} |"
+    return f"| {name} | {shown} |"

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,22 +16,14 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from aicockpit.commands import Commands, Run, actions_of
-from aicockpit.errors import AicockpitError, SettingError
-from aicockpit.hardware import cards, detect, fit
-from aicockpit.hardware.device import Device
-from aicockpit.hardware.shape import ModelShape
-from aicockpit.recipes import aim, explain, flags, known, load, spot, tier
-from aicockpit.recipes.filters import Wish
-from aicockpit.recipes.fleet import ROLES_WITHOUT_KV
-from aicockpit.recipes.load import Library, Loaded
+from aicockpit.commands import Commands, Run, actions_of, judging
+from aicockpit.errors import SettingError
+from aicockpit.recipes import aim, explain, load
+from aicockpit.recipes.load import Loaded
 from aicockpit.recipes.schema import PRECISIONS, ROLES
 from aicockpit.recipes.search import Refused
 from aicockpit.recipes.select import Chosen, select
 from aicockpit.settings import Settings
-from aicockpit.types import KvTier
-
-CPU = "cpu"
 
 
 def add(commands: Commands) -> None:
@@ -80,7 +72,7 @@ def _list(loaded: Settings, arguments: argparse.Namespace) -> int:
     library = load.library(loaded.recipes)
     rows = [one for one in library.by_id.values() if not arguments.role or arguments.role in one.recipe.roles]
     if arguments.json:
-        print(json.dumps([_entry(one) for one in rows], indent=2))
+        judging.emit(json.dumps([_entry(one) for one in rows], indent=2))
         return 0
     out = Console(highlight=False)
     columns = ("id", "parameters", "roles", "", "precisions", "window", "licence")
@@ -126,7 +118,7 @@ def _show(loaded: Settings, arguments: argparse.Namespace) -> int:
         sys.stdout.write(one.path.read_text(encoding="utf-8"))
         return 0
     if arguments.json:
-        print(json.dumps(_entry(one), indent=2))
+        judging.emit(json.dumps(_entry(one), indent=2))
         return 0
     out = Console(highlight=False)
     out.print(Text(one.recipe.id, "bold"))
@@ -147,79 +139,34 @@ def _pairs(out: Console, pairs: Sequence[tuple[str, str]]) -> None:
 
 def _explain(loaded: Settings, arguments: argparse.Namespace) -> int:
     library = load.library(loaded.recipes)
-    devices, where, memory = _machine(loaded, arguments.gpu)
-    wish = Wish(
-        arguments.wanted,
-        arguments.precision,
-        arguments.gpus,
-        arguments.context or None,
-        arguments.role,
+    here = judging.machine(loaded, arguments.gpu)
+    wish = judging.wish(loaded, library, arguments.wanted, here, gpus=arguments.gpus)
+    wish = replace(
+        wish,
+        precision=arguments.precision,
+        max_model_len=arguments.context or wish.max_model_len,
+        role=arguments.role,
         exact=arguments.exact,
-        vllm=None if loaded.vllm_command else known.installed(),
         features=tuple(arguments.more),
         without=tuple(arguments.less),
-        memory=memory,
-        args=loaded.engine_args,
-        draft=spot.draft(loaded.engine_args, library.recipes, lambda name: _shapes(loaded, library, name)(name)),
     )
-    outcome = select(wish, library.recipes, devices, _shapes(loaded, library, wish.model))
+    shapes = judging.Shapes(loaded, library, wish.model)
+    outcome = select(wish, library.recipes, here.devices, shapes)
+    for error in shapes.failed.values():
+        print(f"aicockpit: {error}", file=sys.stderr)
     if isinstance(outcome, Chosen):
-        roles = library.by_id[outcome.recipe].recipe.roles if outcome.recipe else ()
-        outcome = outcome if set(roles) & set(ROLES_WITHOUT_KV) else _with_tier(loaded, outcome)
+        outcome = judging.with_tier(loaded, library, outcome)
     if arguments.json:
-        print(json.dumps(explain.document(outcome), indent=2))
+        judging.emit(json.dumps(explain.document(outcome), indent=2))
     else:
-        show(outcome, where, Console(highlight=False))
+        show(outcome, _called(arguments.gpu, here), Console(highlight=False))
     return 0 if isinstance(outcome, Chosen) else 1
 
 
-def _with_tier(loaded: Settings, chosen: Chosen) -> Chosen:
-    """With the flags of the KV tier that the setting or the recipe asks for, or why there is none."""
-    wish = loaded.kv_tier or chosen.kv_tier or KvTier()
-    if wish.kind == "none":
-        return chosen
-    place = tier.place(loaded, bool(chosen.devices))
-    if chosen.devices and chosen.devices[0].vendor == "amd":
-        place = replace(place, platform="rocm")
-    found = tier.decide(wish, place, tier.folder(loaded))
-    if why := tier.conflict(wish, flags.merge(chosen.flags, loaded.engine_args)):
-        found = tier.NoTier(why, "leave one of them out")
-    if isinstance(found, tier.NoTier):
-        said = f"There is no kv_tier {wish} here: {found.why}. Instead, {found.instead}."
-        return replace(chosen, reasons=(*chosen.reasons, said))
-    takes = f" Each engine takes {fit.gib(found.memory)} of the host's memory for it." if found.memory else ""
-    said = f"kv_tier {wish}: {found.reason}.{takes}"
-    return replace(chosen, flags=(*chosen.flags, *found.flags), reasons=(*chosen.reasons, said))
-
-
-def _machine(loaded: Settings, text: str) -> tuple[tuple[Device, ...], str, int | None]:
-    """The GPUs, what to call the machine, and bytes of memory for an engine on its CPU. Raises SettingError."""
-    if text and text.strip().lower() != CPU:
-        return cards.parse(text), text, None
-    here = detect.snapshot()
-    if text:
-        return (), "the CPU", here.memory_total
-    devices = detect.devices(here, loaded.cuda_visible)
-    name = "this machine" if devices else "this machine, which has no GPU (name one with --gpu)"
-    return devices, name, here.memory_total
-
-
-def _shapes(loaded: Settings, library: Library, wanted: str) -> Callable[[str], ModelShape | None]:
-    """Dimensions of a folder, or of a Hub id that no recipe knows; what is in a recipe needs no network."""
-    from aicockpit.commands import fit as judge
-
-    ids = {recipe.model_id(name).lower() for recipe in library.recipes for name in recipe.variants}
-
-    def shape_of(model: str) -> ModelShape | None:
-        if model.lower() in ids or model != wanted.partition("@")[0]:
-            return None
-        try:
-            return judge.find(loaded, model)[0].shape
-        except AicockpitError as error:
-            print(f"aicockpit: {error}", file=sys.stderr)
-            return None
-
-    return shape_of
+def _called(text: str, here: judging.Machine) -> str:
+    if here.given:
+        return text if here.devices else "the CPU"
+    return "this machine" if here.devices else "this machine, which has no GPU (name one with --gpu)"
 
 
 def show(outcome: Chosen | Refused, where: str, out: Console) -> None:
@@ -272,7 +219,7 @@ def _validate(_: Settings, arguments: argparse.Namespace) -> int:
             {"file": str(path), "id": name, "error": wrong, "notes": list(notes)}
             for path, name, wrong, notes in results
         ]
-        print(json.dumps(told, indent=2))
+        judging.emit(json.dumps(told, indent=2))
     else:
         out = Console(highlight=False)
         for path, name, wrong, notes in results:

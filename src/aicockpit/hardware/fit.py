@@ -8,6 +8,7 @@ from aicockpit.hardware.fit_advice import advice
 from aicockpit.hardware.fit_best import best
 from aicockpit.hardware.fit_cpu import cache as cpu_cache
 from aicockpit.hardware.fit_cpu import cpu, error
+from aicockpit.hardware.fit_cpu import refused as cpu_refused
 from aicockpit.hardware.fit_judge import SHORTEST, WORKING, judge
 from aicockpit.hardware.fit_layout import layouts, refusal
 from aicockpit.hardware.fit_terms import defaults
@@ -27,6 +28,7 @@ __all__ = [
     "best",
     "cpu",
     "cpu_cache",
+    "cpu_refused",
     "defaults",
     "error",
     "gib",

@@ -9,7 +9,8 @@ from aicockpit.hardware import cards, fit_beside, shape_weights
 from aicockpit.hardware.device import GIB, Device
 from aicockpit.hardware.fit_best import best
 from aicockpit.hardware.fit_judge import SHORTEST
-from aicockpit.hardware.fit_layout import layouts
+from aicockpit.hardware.fit_kernels import kernels
+from aicockpit.hardware.fit_layout import layouts, refusal
 from aicockpit.hardware.fit_terms import tightest
 from aicockpit.hardware.fit_types import Ask, Verdict, gib
 from aicockpit.hardware.shape import ModelShape, Quant
@@ -30,6 +31,9 @@ def advice(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> tuple[str,
         return tuple(_cards(shape, (), ask))
     if best(shape, devices, ask).verdict.fits:
         return ()
+    if ask.max_model_len and shape.max_len and ask.max_model_len > shape.max_len:
+        own = f"No machine holds {ask.max_model_len:,} tokens: the model's own window is {shape.max_len:,}."
+        return (*_window(shape, devices, ask), own)
     return (
         *_window(shape, devices, ask),
         *_cache_type(shape, devices, ask),
@@ -105,19 +109,22 @@ def _builds(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> Iterator[
 
 
 def _room(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> Iterator[str]:
-    """How large another model may be, with the cache of this one."""
+    """How large another model may be, with the cache of this one; nothing when it is not memory that lacks."""
     found = best(shape, devices, ask, len(devices))
     layout = found.verdict.layout
+    if refusal(shape, layout) or kernels(shape, found.verdict.devices, layout, ask).refused:
+        return
     wanted = replace(ask, max_model_len=found.verdict.max_model_len)
     stage = tightest(shape, found.verdict.devices, layout, wanted)
     weights = next(term.bytes for term in stage.terms if term.name == "weights")
     free = weights + stage.pool - stage.cache.needed(found.verdict.max_model_len)
     share = layout.tensor * layout.pipeline
-    if free > 0:
+    total = shape_weights.parts(shape).total
+    if 0 < free * share < total:
         on = f"{len(devices)} x {devices[0].name}" if len(devices) > 1 else devices[0].name
         yield (
             f"A smaller model: weights of up to {gib(free * share)} leave room for {found.verdict.max_model_len:,} "
-            f"tokens on {on} (these are {gib(shape_weights.parts(shape).total)})."
+            f"tokens on {on} (these are {gib(total)})."
         )
 
 
@@ -144,7 +151,8 @@ def _cards(shape: ModelShape, devices: Sequence[Device], ask: Ask) -> Iterator[s
         names = [text for _, text in sorted(options)[:_CARDS]]
         yield f"Machines that hold it, smallest first: {', '.join(names)}."
     else:
-        yield "No machine of up to 8 known cards holds it."
+        window = f" with {ask.max_model_len:,} tokens" if ask.max_model_len else ""
+        yield f"No machine of up to 8 known cards holds it{window}."
 
 
 def _told(verdict: Verdict) -> str:

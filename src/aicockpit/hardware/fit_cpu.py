@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from aicockpit.hardware import fit_beside, fit_kv, shape_weights
 from aicockpit.hardware.device import GIB
@@ -13,12 +14,14 @@ from aicockpit.hardware.shape import ModelShape
 # 300 MB of cache, 2.5 with 500, 3.1 with 1 GiB).
 PROCESS_GIB = 1.85
 _BATCHED = 2048  # vLLM's default on the CPU
+_TILES = "amx_tile"  # as the kernel calls it; x86 alone has it
 _MARGIN = 0.95  # of the cache is what one longest request may take, as `recipes.command` passes it
 
 
-def cpu(shape: ModelShape, kv_bytes: int, block: int, ask: Ask) -> Verdict:
+def cpu(shape: ModelShape, kv_bytes: int, block: int, ask: Ask, features: Sequence[str] | None = None) -> Verdict:
     """What `--kv-cache-memory-bytes kv_bytes --block-size block` holds. `ask.max_model_len` None: the longest window
-    that leaves 5 % of the cache. The budget is the memory that the engine will take in all.
+    that leaves 5 % of the cache. The budget is the memory that the engine will take in all. `features`: the CPU's, by
+    the kernel's names; None makes no claim on what its kernels can do.
     """
     cache = fit_kv.cache(shape, ask.kv_dtype, 1, range(shape.layers), 2 * (ask.batched_tokens or _BATCHED), block)
     own = shape.max_len or _BATCHED
@@ -33,7 +36,7 @@ def cpu(shape: ModelShape, kv_bytes: int, block: int, ask: Ask) -> Verdict:
         Term("KV cache", kv_bytes, fit_kv.explain(shape, ask.kv_dtype, cache, 1)),
     )
     total = sum(term.bytes for term in terms)
-    why = _why(shape, cache, kv_bytes, length)
+    why = refused(shape, features) or _why(shape, cache, kv_bytes, length)
     concurrency = tokens / length
     return Verdict(
         not why,
@@ -47,6 +50,25 @@ def cpu(shape: ModelShape, kv_bytes: int, block: int, ask: Ask) -> Verdict:
         flags=("--kv-cache-memory-bytes", str(kv_bytes), "--block-size", str(block), "--max-model-len", str(length)),
         budget=Term("memory", total, "what the engine will take"),
     )
+
+
+def refused(shape: ModelShape, features: Sequence[str] | None) -> str:
+    """Why vLLM's CPU build has no kernel for these weights, or "". vLLM 0.32: kernels/linear/mixed_precision/cpu.py,
+    kernels/linear/scaled_mm/cpu.py (blocks of FP8), layers/fused_moe/experts/cpu_moe.py (experts)."""
+    quant = shape.quant
+    if quant is None:
+        return ""
+    if quant.method in ("gptq", "awq") and quant.bits != 4:
+        return f"the CPU build has kernels for {quant.method} weights of 4 bits, not of {quant.bits}"
+    if features is None or _TILES in features:
+        return ""
+    if shape.experts and not (quant.precision == "int8" and "asimd" in features):
+        what = f"experts in {quant.precision}"
+    elif quant.precision == "fp8" and quant.block:
+        what = f"FP8 in blocks of {quant.block[0]} x {quant.block[1]}"
+    else:
+        return ""
+    return f"the CPU build's kernels for {what} need AMX ({_TILES} in /proc/cpuinfo), which this CPU does not have"
 
 
 def cache(shape: ModelShape, length: int, block: int) -> int:

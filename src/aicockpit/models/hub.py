@@ -148,7 +148,7 @@ def explained(hub: Hub, repo_id: str, error: Exception, revision: str = "") -> M
         return ModelError(f"{repo_id} has no revision {revision!r} on {hub.endpoint}: name a branch, tag or commit.")
     if isinstance(error, RepositoryNotFoundError):
         hint = " If it is private, " + ("check that HF_TOKEN may read it." if hub.token else "set HF_TOKEN.")
-        return ModelError(f"There is no model {repo_id}. {looked} Check the spelling of MODEL_NAME.{hint}")
+        return ModelError(f"There is no model {repo_id}. {looked} Check the spelling.{hint}")
     if status := _status(error):
         return _refused(hub, repo_id, status, error)
     if isinstance(error, OSError) and (told := disk_trouble(hub, repo_id, error)):
@@ -158,8 +158,8 @@ def explained(hub: Hub, repo_id: str, error: Exception, revision: str = "") -> M
     if isinstance(error, HTTPError | LocalEntryNotFoundError | ConnectionError | TimeoutError | RuntimeError):
         return Unreachable(
             f"{repo_id} is not complete in the cache {hub.cache}, and the download from {hub.endpoint} failed: "
-            f"{_first_line(error)}. Check the network or the proxy and start again (a cut download goes on where "
-            "it ended), or set MODEL_NAME to a local folder."
+            f"{_first_line(error)}. Check the network or the proxy and try again (a cut download goes on where "
+            "it ended), or name a local folder."
         )
     return ModelError(f"Fetching {repo_id} into {hub.cache} failed: {_first_line(error)}.")
 
@@ -190,7 +190,7 @@ def _refused(hub: Hub, repo_id: str, status: int, error: Exception) -> ModelErro
 
 def no_id(repo_id: str) -> ModelError:
     return ModelError(
-        f"MODEL_NAME={repo_id!r} is neither a folder nor a Hugging Face id (owner/name). "
+        f"{repo_id!r} is neither a folder nor a Hugging Face id (owner/name). "
         "A folder may be written with ./, ../, ~ or / in front."
     )
 
@@ -198,8 +198,7 @@ def no_id(repo_id: str) -> ModelError:
 def offline(hub: Hub, repo_id: str, lack: str = "") -> ModelError:
     state = f"lacks {lack} in" if lack else "is not in"
     return Unreachable(
-        f"{repo_id} {state} the cache {hub.cache}, and HF_HUB_OFFLINE is set. "
-        "Unset it, or set MODEL_NAME to a local folder."
+        f"{repo_id} {state} the cache {hub.cache}, and HF_HUB_OFFLINE is set. Unset it, or name a local folder."
     )
 
 
@@ -210,7 +209,7 @@ def gated(hub: Hub, repo_id: str) -> ModelError:
     else:
         tokens = f"{hub.endpoint}/settings/tokens"
         todo = f"Accept its licence at {page}, make a token at {tokens}, and set HF_TOKEN to it"
-    return ModelError(f"{repo_id} is gated. {todo}; then start again.")
+    return ModelError(f"{repo_id} is gated. {todo}; then try again.")
 
 
 def disk_full(hub: Hub, what: str) -> ModelError:

@@ -101,5 +101,6 @@ def _of_fit(wish: Wish, recipe: Recipe, devices: Sequence[Device], shapes: Shape
         return ()
     if shape is None or not devices:
         return ()
+    shape, _ = spot.stretch(wish, recipe, shape)
     least = wish.max_model_len or min(shape.max_len or spot.FLOOR, recipe.aicockpit.window.floor or spot.FLOOR)
     return fit.advice(shape, tuple(devices), replace(spot.asked(wish.args, wish.draft), max_model_len=least))

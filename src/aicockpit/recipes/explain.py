@@ -25,10 +25,15 @@ def serve_line(chosen: Chosen) -> list[str]:
     """The command by hand, a flag a line: `VAR=1 vllm serve MODEL \\`, `  --flag value \\` ..."""
     env = [f"{name}={shlex.quote(value)}" for name, value in chosen.env]
     head = " ".join([*env, "vllm serve", shlex.quote(chosen.model_id)])
-    revision = ("--revision", chosen.revision) if chosen.revision else ()
-    groups = [shlex.join(words) for _, words in flags.split((*revision, *chosen.flags))]
+    groups = [shlex.join(group) for _, group in flags.split(words(chosen)[1:])]
     lines = [head, *(f"  {group}" for group in groups)]
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+
+
+def words(chosen: Chosen) -> list[str]:
+    """What follows `vllm serve`."""
+    revision = ("--revision", chosen.revision) if chosen.revision else ()
+    return [chosen.model_id, *revision, *chosen.flags]
 
 
 def memory(verdict: fit.Verdict) -> str:
@@ -88,7 +93,7 @@ def document(outcome: Chosen | Refused) -> dict[str, Any]:
         "gpus": [{"name": one.name, "index": one.index, "uuid": one.uuid} for one in outcome.devices],
         "flags": list(outcome.flags),
         "env": dict(outcome.env),
-        "command": ["vllm", "serve", outcome.model_id, *outcome.flags],
+        "command": ["vllm", "serve", *words(outcome)],
         "max_model_len": verdict.max_model_len,
         "kv_tokens": verdict.kv_tokens,
         "concurrency": round(verdict.concurrency, 2),

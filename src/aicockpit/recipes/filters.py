@@ -17,7 +17,8 @@ class Wish:
     `exact`: no other checkpoint than the one named. `vllm`: the version that will run, None when unknown.
     `features` and `without`: names of a recipe's features to add to and take from those that are on. `memory`: bytes
     of the host that an engine may take, None when unknown. `args`: flags of the user's, over a recipe's. `draft`: the
-    dimensions of the draft model that they name, None when unknown."""
+    dimensions of the draft model that they name, None when unknown. `cpu`: what the host's CPU can do, by the kernel's
+    names, None when unknown."""
 
     model: str
     precision: str = ""
@@ -32,6 +33,7 @@ class Wish:
     memory: int | None = None
     args: tuple[str, ...] = ()
     draft: ModelShape | None = None
+    cpu: tuple[str, ...] | None = None
 
 
 def is_folder(model: str) -> bool:

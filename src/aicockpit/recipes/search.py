@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from aicockpit.hardware import fit
 from aicockpit.hardware.device import Device
 from aicockpit.hardware.shape import ModelShape, ShapeUnknown
 from aicockpit.recipes import filters, spot
@@ -18,6 +19,20 @@ from aicockpit.recipes.spot import Failed, Placed
 Shapes = Callable[[str], ModelShape | None]
 # What falling back costs, in the order in which it is done.
 STAGES = ("as asked", "fewer GPUs than asked", "another precision", "another precision and fewer GPUs")
+
+# Where two ranks first differ, in words.
+LOST = (
+    "it is further from what was asked",
+    "its recipe comes later",
+    "its window is shorter than the work needs",
+    "its GPUs work one after the other, a pipeline",
+    "it holds fewer than two of its longest requests at once, so little stays warm",
+    "the other was run on this hardware",
+    "its weights lose more",
+    "it takes more GPUs, or fewer than were asked for",
+    "its layout is less simple",
+    "it comes later in the recipe",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +66,7 @@ class Candidate:
     gpus: int
 
     def rank(self) -> tuple[int | bool, ...]:
-        """Lexicographic, least first; `LOST` of select.py says in words what each place means."""
+        """Lexicographic, least first; `LOST` says in words what each place means."""
         placed, device = self.placed, self.placed.devices[0] if self.placed.devices else None
         return (
             self.stage,
@@ -65,6 +80,12 @@ class Candidate:
             placed.order,
             self.place[1],
         )
+
+
+def behind(one: Candidate, best: Candidate) -> str:
+    """Where its rank first differs from the winner's, in words."""
+    told = (why for why, mine, theirs in zip(LOST, one.rank(), best.rank(), strict=True) if mine != theirs)
+    return next(told, LOST[-1])
 
 
 @dataclass(slots=True)
@@ -108,6 +129,52 @@ def look(wish: Wish, recipes: Sequence[Recipe], devices: Sequence[Device], shape
                     gpus = len(group) if wish.gpu_count is None else wish.gpu_count - len(group)
                     search.found.append(Candidate(recipe, name, label, outcome, stage, (turn, order), gpus))
     return search
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """One variant of a recipe on a machine, were it asked for by its name. `best`: where it goes, None when nowhere;
+    `nearest`: the miss that lacked least then, None when no memory was counted. `passed`: layouts on any number of
+    GPUs, and why not. `why` it is no candidate at all, or "". `shape` None: its dimensions are not known."""
+
+    variant: str
+    shape: ModelShape | None = None
+    best: Candidate | None = None
+    nearest: Failed | None = None
+    passed: tuple[tuple[fit.Layout, str], ...] = ()
+    why: str = ""
+
+
+def sibling(wish: Wish, recipe: Recipe, name: str, devices: Sequence[Device], shapes: Shapes) -> Sibling:
+    """The variant `name`, asked for by its name; no other in its place."""
+    own = wish.model if filters.is_folder(wish.model) else recipe.model_id(name)
+    asked = replace(wish, model=own, precision="", exact=False, role="")
+    shape = _usable(asked, recipe, name, shapes)
+    if isinstance(shape, str):
+        return Sibling(name, why=shape)
+    found: list[Candidate] = []
+    failed: list[Failed] = []
+    passed: list[tuple[fit.Layout, str]] = []
+    for group in spot.groups(devices, wish.gpu_count):
+        outcome = _place(asked, recipe, name, shape, group)
+        if isinstance(outcome, Failed):
+            failed.append(outcome)
+            passed += outcome.passed
+            continue
+        gpus = len(group) if wish.gpu_count is None else wish.gpu_count - len(group)
+        fewer = _stage(asked, recipe, name, group) % 2
+        found.append(Candidate(recipe, name, spot.describe(group), outcome, fewer, (0, 0), gpus))
+        passed += outcome.passed
+    best = min(found, key=Candidate.rank, default=None)
+    for one in found:
+        if best is not None and one is not best:
+            told = one.placed.verdict
+            but = f"fits too, {told.kv_tokens:,} tokens, window {told.max_model_len:,}; but {behind(one, best)}"
+            passed.append((told.layout, but))
+    nearest = max(failed, key=lambda one: one.left, default=None) if best is None else None
+    why = nearest.why if nearest else ""
+    passed.sort(key=lambda each: each[0].gpus)
+    return Sibling(name, shape, best, nearest, tuple(passed), why)
 
 
 def _usable(wish: Wish, recipe: Recipe, name: str, shapes: Shapes) -> ModelShape | str:

@@ -5,6 +5,7 @@ docs/recipes.md has the rank and the order of falling back. Called at the start 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,24 +15,10 @@ from aicockpit.recipes import advise, filters, generic, spot
 from aicockpit.recipes.assemble import features
 from aicockpit.recipes.filters import Wish
 from aicockpit.recipes.schema import Recipe
-from aicockpit.recipes.search import STAGES, Candidate, Refused, Rejected, Search, Shapes, look
+from aicockpit.recipes.search import STAGES, Candidate, Refused, Rejected, Search, Shapes, behind, look
 from aicockpit.types import KvTier
 
 __all__ = ["Chosen", "Refused", "Rejected", "Shapes", "Wish", "select"]
-
-# Where two ranks first differ, in words.
-LOST = (
-    "it is further from what was asked",
-    "its recipe comes later",
-    "its window is shorter than the work needs",
-    "its GPUs work one after the other, a pipeline",
-    "it holds fewer than two of its longest requests at once, so little stays warm",
-    "the other was run on this hardware",
-    "its weights lose more",
-    "it takes more GPUs, or fewer than were asked for",
-    "its layout is less simple",
-    "it comes later in the recipe",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +68,9 @@ def select(wish: Wish, recipes: Sequence[Recipe], devices: Sequence[Device], sha
         return advise.refused(wish, named, recipes, devices, shapes, search)
     ranked = sorted(search.found, key=Candidate.rank)
     best = ranked[0]
-    lost = [Rejected(one.label, _lost(one, best)) for one in ranked[1:]]
+    lost = [Rejected(one.label, f"it fits too, but {behind(one, best)}: {best.label} is taken") for one in ranked[1:]]
     chosen = _chosen(wish, best, search, lost, devices)
     return replace(chosen, recipe=best.recipe.id if known else "", revision=revision or chosen.revision)
-
-
-def _lost(one: Candidate, best: Candidate) -> str:
-    """Where its rank first differs from the winner's."""
-    told = (why for why, mine, theirs in zip(LOST, one.rank(), best.rank(), strict=True) if mine != theirs)
-    return f"it fits too, but {next(told, LOST[-1])}: {best.label} is taken"
 
 
 def _chosen(wish: Wish, best: Candidate, search: Search, lost: Sequence[Rejected], devices: Sequence[Device]) -> Chosen:
@@ -101,7 +82,8 @@ def _chosen(wish: Wish, best: Candidate, search: Search, lost: Sequence[Rejected
     if best.stage:
         because = f" {search.nearest.candidate}: {search.nearest.reason}." if search.nearest else ""
         reasons.append(f"Asked was {_asked(wish, recipe)}; taken is {STAGES[best.stage]}.{because}")
-    reasons += [*placed.reasons, *_spare(wish, placed, devices), *_facts(recipe, name, model, folder)]
+    reasons += [*placed.reasons, *_longer(best, search), *_spare(wish, best, search, devices)]
+    reasons += _facts(recipe, name, model, folder)
     if recipe.id == generic.ID:
         reasons.append("No recipe names this model: its flags are generic; tool calls and reasoning are not set up.")
     return Chosen(
@@ -122,7 +104,9 @@ def _chosen(wish: Wish, best: Candidate, search: Search, lost: Sequence[Rejected
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+    """With a capital and a full stop; a name that stands first (`openai/gpt-oss-20b`, `vLLM`) is left as it is."""
+    plain = re.match(r"[a-z]+(?=[\s,:;.]|$)", text)
+    return (text[:1].upper() + text[1:] if plain else text) + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def _asked(wish: Wish, recipe: Recipe) -> str:
@@ -132,15 +116,51 @@ def _asked(wish: Wish, recipe: Recipe) -> str:
     return ", ".join(parts)
 
 
-def _spare(wish: Wish, placed: spot.Placed, devices: Sequence[Device]) -> list[str]:
-    """What the GPUs that are left could do, when nobody said how many to take."""
-    used = len(placed.devices)
+def _spare(wish: Wish, best: Candidate, search: Search, devices: Sequence[Device]) -> list[str]:
+    """What the GPUs that are left could do, when nobody said how many to take: copies, or a longer window."""
+    placed, used = best.placed, len(best.placed.devices)
     alike = sum(1 for device in devices if used and device.name == placed.devices[0].name)
-    copies = alike // used if used else 0
-    if wish.gpu_count is not None or copies < 2:
+    if wish.gpu_count is not None or alike == used:
         return []
-    more = f"GPU_COUNT={copies * used} with AICOCKPIT_REPLICAS={copies} would run {copies} engines"
-    return [f"{alike - used} more of these GPUs stay free: {more}."]
+    could = []
+    if (copies := alike // used) > 1:
+        could.append(f"GPU_COUNT={copies * used} with AICOCKPIT_REPLICAS={copies} would run {copies} engines")
+    window = placed.verdict.max_model_len
+    wider = [
+        one
+        for one in search.found
+        if (one.recipe.id, one.variant, one.stage) == (best.recipe.id, best.variant, best.stage)
+        and one.placed.devices[:1] == placed.devices[:1]
+        and one.placed.verdict.max_model_len > window
+        and one.placed.verdict.layout.pipeline == 1
+    ]
+    if wider:
+        one = min(wider, key=_widest)
+        longer = f"a window of {one.placed.verdict.max_model_len:,} tokens instead of {window:,}"
+        could.append(f"GPU_COUNT={len(one.placed.devices)} would give one engine {longer}")
+    stay = "stays" if alike - used == 1 else "stay"
+    return [f"{alike - used} more of these GPUs {stay} free: {', or '.join(could)}."] if could else []
+
+
+def _widest(one: Candidate) -> tuple[int | bool, ...]:
+    """The longest window, without repeated attention if it can be, on the fewest GPUs."""
+    return -one.placed.verdict.max_model_len, one.placed.verdict.layout.data > 1, one.gpus
+
+
+def _longer(best: Candidate, search: Search) -> list[str]:
+    """The checkpoint that holds a window long enough for the work, when this one, which was named, does not."""
+    if best.placed.working:
+        return []
+    others = (one for one in search.found if one.placed.working and one.variant != best.variant)
+    other = min(others, key=lambda one: one.rank()[1:], default=None)
+    if other is None:
+        return []
+    model, told = other.recipe.model_id(other.variant), other.placed.verdict
+    ask = f"ask for it by its name, or for the precision {other.placed.precision}"
+    needs = best.recipe.aicockpit.window.working or spot.WORKING
+    where = spot.describe(other.placed.devices)
+    held = f"{model} ({other.placed.precision}) holds {told.max_model_len:,} tokens on {where}"
+    return [f"Its window is shorter than the {needs:,} tokens that the work needs: {held}; {ask}."]
 
 
 def _facts(recipe: Recipe, name: str, model: str, folder: bool) -> list[str]:

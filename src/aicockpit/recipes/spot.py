@@ -30,7 +30,8 @@ _WINDOWS = tuple(1 << power for power in range(20, 10, -1))
 @dataclass(frozen=True, slots=True)
 class Placed:
     """`working`: the window is enough for the model's work. `roomy`: it holds `ROOM` of its longest requests.
-    `order`: the layout's place in `fit.layouts`, the simplest first. `reasons`: sentences beside the verdict's."""
+    `order`: the layout's place in `fit.layouts`, the simplest first. `reasons`: sentences beside the verdict's.
+    `passed`: the other layouts of these GPUs, and why not."""
 
     devices: tuple[Device, ...]
     verdict: fit.Verdict
@@ -41,14 +42,18 @@ class Placed:
     roomy: bool
     order: int
     reasons: tuple[str, ...]
+    passed: tuple[tuple[fit.Layout, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why it does not go there. `left`: bytes of the KV cache of the layout that came nearest; below 0: what lacks."""
+    """Why it does not go there. `left`: bytes of the KV cache of the layout that came nearest; below 0: what lacks.
+    `verdict`: its sum, where there is one. `passed`: every layout, and why not."""
 
     why: str
     left: int = -(1 << 62)
+    verdict: fit.Verdict | None = None
+    passed: tuple[tuple[fit.Layout, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ def place(wish: Wish, recipe: Recipe, name: str, dimensions: ModelShape, group: 
     device = group[0] if group else None
     try:
         asked = _ask(wish, recipe, name, device)
-        stretched, how = _stretch(wish, recipe, dimensions)
+        stretched, how = stretch(wish, recipe, dimensions)
         if not group:
             return _on_cpu(wish, recipe, name, stretched, asked, how)
         return _on_gpus(wish, recipe, name, (stretched, how), group, asked)
@@ -137,20 +142,26 @@ def _on_gpus(
     dimensions, how = stretched
     judged: list[_Judged] = []
     nearest: Failed | None = None
+    passed: list[tuple[fit.Layout, str]] = []
     for order, (layout, why) in enumerate(fit.layouts(dimensions, group)):
         if why := why or _barred(recipe, name, layout, group[0]) or _against(wish.args, layout):
             nearest = nearest or Failed(f"{layout}: {why}")
+            passed.append((layout, why))
             continue
         found, failed = _windows(recipe, dimensions, group, layout, asked, order)
         if found and (why := _host(wish, found[0].verdict)):
             nearest = nearest or Failed(f"{layout}: {why}")
+            passed.append((layout, why))
             continue
         judged += found
-        if not found and (nearest is None or failed.terms[-1].bytes > nearest.left):
-            nearest = Failed(failed.why, failed.terms[-1].bytes)
+        if not found:
+            passed.append((layout, failed.why))
+            if nearest is None or failed.terms[-1].bytes > nearest.left:
+                nearest = Failed(failed.why, failed.terms[-1].bytes, failed)
     if not judged:
-        return nearest or Failed("no layout is possible")
+        return replace(nearest or Failed("no layout is possible"), passed=tuple(passed))
     best = min(judged, key=lambda one: one.rank)
+    passed += _beaten(judged, best)
     kind = strategy(best.verdict.layout.tensor, best.verdict.layout.data, best.verdict.layout.expert)
     made = _assembled(wish, recipe, name, group[0], kind, best.verdict, how)
     reasons = (*_of_window(wish, dimensions, best), *_of_stretch(how, dimensions), *best.verdict.notes, *made.notes)
@@ -165,7 +176,23 @@ def _on_gpus(
         best.roomy,
         best.order,
         reasons,
+        tuple(passed),
     )
+
+
+def _beaten(judged: Sequence[_Judged], best: _Judged) -> Iterator[tuple[fit.Layout, str]]:
+    """The layouts that fit too, each at its best window, and where they first fall behind."""
+    lost = (
+        "its window is shorter than the work needs",
+        "a pipeline answers one request no faster",
+        "it holds fewer than two of its longest requests at once",
+        "it is less simple",
+        "its window is another",
+    )
+    for layout in dict.fromkeys(one.verdict.layout for one in judged if one.verdict.layout != best.verdict.layout):
+        one = min((each for each in judged if each.verdict.layout == layout), key=lambda each: each.rank)
+        why = next(told for told, mine, theirs in zip(lost, one.rank, best.rank, strict=True) if mine != theirs)
+        yield layout, f"fits too, {one.verdict.kv_tokens:,} tokens, window {one.verdict.max_model_len:,}; but {why}"
 
 
 def _host(wish: Wish, verdict: fit.Verdict) -> str:
@@ -178,18 +205,14 @@ def _host(wish: Wish, verdict: fit.Verdict) -> str:
 def _on_cpu(
     wish: Wish, recipe: Recipe, name: str, dimensions: ModelShape, asked: fit.Ask, how: tuple[str, ...]
 ) -> Placed | Failed:
-    quant = dimensions.quant
-    if (
-        quant and quant.method in ("gptq", "awq") and quant.bits != 4
-    ):  # vLLM 0.32, kernels/linear/mixed_precision/cpu.py
-        return Failed(f"the CPU build has kernels for {quant.method} weights of 4 bits, not of {quant.bits}")
-    verdict = _cpu_verdict(recipe, dimensions, asked)
+    verdict = _cpu_verdict(wish, recipe, dimensions, asked)
     if not verdict.fits:
-        return Failed(verdict.why)
+        return Failed(verdict.why, verdict=verdict)
     if wish.memory is not None and verdict.budget.bytes > wish.memory:
         terms = " + ".join(f"{term.name} {fit.gib(term.bytes)}" for term in verdict.terms)
         needs = f"{terms} = {fit.gib(verdict.budget.bytes)} of memory"
-        return Failed(f"{needs}, and there are {fit.gib(wish.memory)}", wish.memory - verdict.budget.bytes)
+        why = f"{needs}, and there are {fit.gib(wish.memory)}"
+        return Failed(why, wish.memory - verdict.budget.bytes, replace(verdict, fits=False, why=why))
     made = _assembled(wish, recipe, name, None, "single_node_tp", verdict, how)
     working = verdict.max_model_len >= _needed(recipe, dimensions)[0]
     reasons = (*_of_stretch(how, dimensions), *verdict.notes, *made.notes)
@@ -197,14 +220,16 @@ def _on_cpu(
     return Placed((), verdict, made.flags, made.env, dimensions.precision, working, roomy, 0, reasons)
 
 
-def _cpu_verdict(recipe: Recipe, dimensions: ModelShape, asked: fit.Ask) -> fit.Verdict:
+def _cpu_verdict(wish: Wish, recipe: Recipe, dimensions: ModelShape, asked: fit.Ask) -> fit.Verdict:
     """With the cache that a small engine gets, or a larger one that holds the least window worth starting."""
-    verdict = fit.cpu(dimensions, CPU_KV_BYTES, CPU_BLOCK, asked)
+    verdict = fit.cpu(dimensions, CPU_KV_BYTES, CPU_BLOCK, asked, wish.cpu)
+    if fit.cpu_refused(dimensions, wish.cpu):
+        return verdict
     wanted = asked.max_model_len or _needed(recipe, dimensions)[1]
     if (verdict.fits and verdict.max_model_len >= wanted) or not verdict.kv_tokens:
         return verdict
     per_token = CPU_KV_BYTES / verdict.kv_tokens
-    return fit.cpu(dimensions, math.ceil(_CPU_MARGIN * per_token * wanted), CPU_BLOCK, asked)
+    return fit.cpu(dimensions, math.ceil(_CPU_MARGIN * per_token * wanted), CPU_BLOCK, asked, wish.cpu)
 
 
 def _assembled(
@@ -232,7 +257,7 @@ def _against(args: Sequence[str], layout: fit.Layout) -> str:
     return ""
 
 
-def _stretch(wish: Wish, recipe: Recipe, dimensions: ModelShape) -> tuple[ModelShape, tuple[str, ...]]:
+def stretch(wish: Wish, recipe: Recipe, dimensions: ModelShape) -> tuple[ModelShape, tuple[str, ...]]:
     """A window past the model's own by YaRN, when one is asked for and the recipe tells how.
 
     vLLM reads the stretched length from the config and replaces RoPE's parameters whole, so both are spelled out.

@@ -1,0 +1,163 @@
+"""What `aicockpit fit` and `recipes explain` share: the machine to judge on, a model's dimensions, the flags of a tier.
+
+Both ask `recipes.select`, as `serve` does, so that the three never say different things.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from aicockpit.errors import AicockpitError, ModelError
+from aicockpit.hardware import cards, detect, fit, host, shape
+from aicockpit.hardware.device import Device
+from aicockpit.hardware.shape import ModelShape, ShapeUnknown
+from aicockpit.recipes import filters, flags, spot, tier
+from aicockpit.recipes.filters import Wish
+from aicockpit.recipes.fleet import ROLES_WITHOUT_KV
+from aicockpit.recipes.load import Library
+from aicockpit.recipes.select import Chosen
+from aicockpit.settings import Settings
+from aicockpit.types import KvTier
+
+CPU = "cpu"
+
+
+def emit(text: str) -> None:
+    """Print; a reader that has gone (`| head`) ends it quietly. For JSON; rich does so for tables."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """`given`: by name, not read here. `memory`: bytes that an engine may take of the host, `cpu`: what its CPU can do;
+    None: unknown, or no matter."""
+
+    devices: tuple[Device, ...]
+    given: bool
+    memory: int | None = None
+    cpu: tuple[str, ...] | None = None
+
+
+def machine(loaded: Settings, text: str) -> Machine:
+    """`text`: the GPUs as a user names them, `cpu`, or "" for the machine here. Raises SettingError."""
+    if text and text.strip().lower() != CPU:
+        return Machine(cards.parse(text), True)
+    here, features = detect.snapshot(), host.cpu().features
+    if text:
+        return Machine((), True, here.memory_available, features)
+    return Machine(detect.devices(here, loaded.cuda_visible), False, here.memory_available, features)
+
+
+@dataclass(slots=True)
+class Shapes:
+    """The dimensions of a folder, or of a Hub id as far as no recipe tells them or its files are here; each is read
+    once. `wanted` is what the user named: nothing else is looked up. `sources` says where one is from, `failed` why one
+    is not known."""
+
+    loaded: Settings
+    library: Library
+    wanted: str
+    sources: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, AicockpitError] = field(default_factory=dict)
+    known: dict[str, ModelShape | None] = field(default_factory=dict)
+
+    def __call__(self, model: str) -> ModelShape | None:
+        if model not in self.known:
+            try:
+                self.known[model] = self._read(model)
+            except (AicockpitError, ShapeUnknown) as error:
+                self.known[model] = None
+                self.failed[model] = error
+        return self.known[model]
+
+    def _read(self, model: str) -> ModelShape | None:
+        from aicockpit.models import locate
+
+        if locate.is_path(model):
+            folder = Path(os.path.expanduser(model)).absolute()
+            if folder.is_file():
+                raise ModelError(f"{folder} is a file; name the folder that holds config.json.")
+            self.sources[model] = f"{folder / 'config.json'} and the weights beside it"
+            return shape.local(folder)
+        name, _, revision = self.wanted.partition("@")
+        asked = name.lower() == model.lower()
+        if not asked and not self._has_no_facts(model):
+            return None
+        return self._of_hub(model, revision if asked else "")
+
+    def _of_hub(self, repo_id: str, revision: str) -> ModelShape | None:
+        """What is on disk knows best, then a recipe, then the Hub."""
+        from aicockpit.models import remote, snapshots
+        from aicockpit.models.hub import Hub
+
+        hub = Hub.of_environment(self.loaded.hf_token)
+        have = snapshots.cached(hub, repo_id, revision)
+        complete = have is not None and not have.lack
+        if not complete and not revision and self._told(repo_id):
+            return None
+        told = remote.look(hub, repo_id, revision, self.loaded.state_dir / "shapes")
+        where = {"cache": "the download of it", "hub": hub.endpoint, "kept": f"an earlier look at {hub.endpoint}"}
+        self.sources[repo_id] = f"{where[told.source]}, commit {told.commit[:12]}"
+        return told.shape
+
+    def _told(self, model: str) -> bool:
+        """A recipe has the dimensions."""
+        return any(
+            recipe.aicockpit.shape is not None and recipe.model_id(name).lower() == model.lower()
+            for recipe in self.library.recipes
+            for name in recipe.variants
+        )
+
+    def _has_no_facts(self, model: str) -> bool:
+        """It is a checkpoint of the recipe that was named, which leaves the dimensions to the model's own files."""
+        wish = Wish(self.wanted.partition("@")[0])
+        mine = (one for one in self.library.recipes if one.aicockpit.shape is None and filters.named(wish, one))
+        return any(one.model_id(name).lower() == model.lower() for one in mine for name in one.variants)
+
+
+def wish(
+    loaded: Settings, library: Library, model: str, here: Machine, args: Sequence[str] = (), gpus: int | None = None
+) -> Wish:
+    """What is asked for on that machine, with the user's own flags for engines under `args`."""
+    words = flags.merge(loaded.engine_args, args)
+
+    def of_draft(name: str) -> ModelShape | None:
+        return Shapes(loaded, library, name)(name)
+
+    return Wish(
+        model,
+        gpu_count=gpus,
+        max_model_len=flags.number(flags.value(words, "--max-model-len")),
+        vllm=flags.reader(loaded),
+        memory=here.memory,
+        args=words,
+        draft=spot.draft(words, library.recipes, of_draft),
+        cpu=here.cpu,
+    )
+
+
+def with_tier(loaded: Settings, library: Library, chosen: Chosen) -> Chosen:
+    """With the flags of the KV tier that the setting or the recipe asks for, or why there is none."""
+    wanted = loaded.kv_tier or chosen.kv_tier or KvTier()
+    roles = library.by_id[chosen.recipe].recipe.roles if chosen.recipe else ()
+    if wanted.kind == "none" or set(roles) & set(ROLES_WITHOUT_KV):
+        return chosen
+    place = tier.place(loaded, bool(chosen.devices))
+    if chosen.devices and chosen.devices[0].vendor == "amd":
+        place = replace(place, platform="rocm")
+    found = tier.decide(wanted, place, tier.folder(loaded))
+    if why := tier.conflict(wanted, flags.merge(chosen.flags, loaded.engine_args)):
+        found = tier.NoTier(why, "leave one of them out")
+    if isinstance(found, tier.NoTier):
+        said = f"There is no kv_tier {wanted} here: {found.why}. Instead, {found.instead}."
+        return replace(chosen, reasons=(*chosen.reasons, said))
+    takes = f" Each engine takes {fit.gib(found.memory)} of the host's memory for it." if found.memory else ""
+    said = f"kv_tier {wanted}: {found.reason}.{takes}"
+    return replace(chosen, flags=(*chosen.flags, *found.flags), reasons=(*chosen.reasons, said))
