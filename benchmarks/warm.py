@@ -1,9 +1,9 @@
 """Time to first token in a repository, cold and warm: `python benchmarks/warm.py [--repo PATH] [--write] [--quick]`.
 
 Real vLLM: starts `aicockpit serve` (the CPU profile, or the server at --gateway), indexes a copy of the repository with
-`aicockpit watch`, and asks for completions in it: cold (a salt of its own), warm, right after a save of another
-file, after a kill -9 of the engine; then small requests with and without warming going on beside them. With
-`--tiers` instead: restarts of an engine without a KV tier, with one on disk, and a second replica on the same disk.
+`aicockpit watch`, and asks for completions in it: cold (a salt of its own), warm, in the middle of files, right after a
+save of another file, after a kill -9 of the engine; then small requests with and without warming going on beside them.
+With `--tiers` instead: restarts of an engine without a KV tier, with one on disk, and a second replica on that disk.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.console import Console
 
-from benchmarks import sections, warm_tier
+from benchmarks import sections, warm_middle, warm_tier
 from benchmarks.bars import Bar, checked
 from benchmarks.gateway import machine
 from benchmarks.proc import ROOT
 from benchmarks.report import markdown_table
-from benchmarks.warm_rig import NAME, Answer, Rig, start_rig
+from benchmarks.warm_rig import AFTER, BEFORE, NAME, Answer, Rig, start_rig
 
 PAGE = ROOT / "docs" / "performance.md"
 _SMALL = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n"
@@ -43,6 +43,7 @@ class Plan:
     warms: int
     saves: int
     small_s: float
+    middles: int
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ class Found:
     cold: list[float] = field(default_factory=list)
     warm: list[float] = field(default_factory=list)
     bare: list[float] = field(default_factory=list)
+    middle: warm_middle.Middle = field(default_factory=warm_middle.Middle)
     saved: list[float] = field(default_factory=list)
     save_to_warm: list[float] = field(default_factory=list)
     restarted: list[float] = field(default_factory=list)
@@ -91,6 +93,9 @@ def measure(rig: Rig, plan: Plan, say: Console) -> Found:
         note(found, rig.complete(*place), found.warm)
         found.bare.append(rig.bare(*place))
     say.print(f"warm: {statistics.median(found.warm):.3f} s")
+    found.middle = warm_middle.measure(rig, plan.middles, say)
+    for answer in (*found.middle.told, *found.middle.next, *found.middle.untold):
+        found.never_cold.append((answer.predicted, answer.cached))
     for number, place in enumerate(places[: plan.saves]):
         rig.open(place[0])
         rig.save(number, place[0])
@@ -163,6 +168,7 @@ def bars(found: Found) -> list[Bar]:
         checked("a pack of 2,000 tokens or more", found.pack_tokens >= 2000, f"{found.pack_tokens}"),
         checked("warm at least 10x faster than cold", cold >= 10 * warm, f"{cold / warm:.1f}x"),
         checked("right after a save at least 5x faster than cold", cold >= 5 * saved, f"{cold / saved:.1f}x"),
+        *warm_middle.bars(found.middle),
         checked(
             "never a cold request once the first epoch is warm",
             not cold_ones,
@@ -194,6 +200,7 @@ def rows(found: Found) -> list[tuple[str, ...]]:
         row("cold", found.cold),
         row("warm", found.warm),
         row("the same without context, its own lines computed", found.bare),
+        *(row(*one) for one in warm_middle.rows(found.middle)),
         row("right after a save of another file", found.saved),
         row("first after an engine restart (no context yet)", found.restarted[:1]),
         row("once re-warmed after the restart", found.restarted[1:]),
@@ -202,6 +209,12 @@ def rows(found: Found) -> list[tuple[str, ...]]:
     ]
 
 
+_PLACES = (
+    f"*Mid-file*: the cursor is inside the middle line of a file of {warm_middle.LEAST} lines or more that was not "
+    f"open before, with {warm_middle.BEHIND} lines behind it (a model without infilling tokens, as the CPU profile's, "
+    f"is not sent those). In all other rows of a completion in a file the cursor has {BEFORE} to {BEFORE + 3} lines in "
+    f"front of it and {AFTER} behind, so next to nothing of the open file is computed. All are compared with that cold."
+)
 _HEAD = ("completion", "times", "first token p50 s", "p99 s", "faster than cold")
 
 
@@ -211,9 +224,9 @@ def page(found: Found, facts: Sequence[str]) -> str:
     told = (
         f"First epoch warm {found.first_warm_s:.1f} s after `aicockpit watch` began; a save was warm "
         f"{statistics.median(found.save_to_warm):.2f} s later (median), the pack {found.rewarm_s:.1f} s after a killed "
-        "engine was ready again."
+        f"engine was ready again. {warm_middle.sentence(found.middle)}"
     )
-    return "\n\n".join(["\n".join(facts), table, told, verdicts])
+    return "\n\n".join(["\n".join(facts), _PLACES, table, told, verdicts])
 
 
 def main(words: list[str]) -> int:
@@ -226,7 +239,13 @@ def main(words: list[str]) -> int:
     chosen = parser.parse_args(words)
     quick = chosen.quick
     plan = Plan(
-        chosen.repo, chosen.budget, 2 if quick else 4, 5 if quick else 20, 3 if quick else 8, 8 if quick else 40
+        repo=chosen.repo,
+        budget=chosen.budget,
+        colds=2 if quick else 4,
+        warms=5 if quick else 20,
+        saves=3 if quick else 8,
+        small_s=8 if quick else 40,
+        middles=4 if quick else 12,
     )
     console = Console(highlight=False)
     if chosen.tiers:

@@ -22,14 +22,16 @@ import httpx
 import psutil
 from rich.console import Console
 
+from aicockpit.prompts.tail import TailLimits
 from benchmarks.proc import ROOT, free_port
 
 NAME = "repo"
 KEY = "bench-key"
 _LIMIT_S = 600.0
-_SUFFIXES = {".py", ".ts", ".js", ".go", ".rs", ".java", ".c", ".h", ".cpp", ".rb", ".php", ".cs"}
-# Lines in front of the cursor, and behind it: the part of a prompt that is computed while one waits.
-_BEFORE, _AFTER = 6, 2
+SUFFIXES = {".py", ".ts", ".js", ".go", ".rs", ".java", ".c", ".h", ".cpp", ".rb", ".php", ".cs"}
+# Lines in front of the cursor (and up to three more), and behind it: the part that is computed while one waits. The
+# rows of `warm_middle.py` have the cursor in the middle of a file.
+BEFORE, AFTER = 6, 2
 # Most of the window to the pack: what is measured here is how fast a head is, not what it is worth.
 _WORTH = """[[row]]
 pattern = "*"
@@ -182,19 +184,35 @@ class Rig:
     def places(self, count: int) -> list[tuple[str, str, str]]:
         """(path, text before the cursor, text behind it): early in a file, so that the tail is short."""
         chance = random.Random(1)
-        files = sorted(path for path in self.tree.rglob("*") if path.suffix in _SUFFIXES and path.stat().st_size > 2000)
+        files = sorted(path for path in self.tree.rglob("*") if path.suffix in SUFFIXES and path.stat().st_size > 2000)
         found = []
         for number in range(count):
             path = files[chance.randrange(len(files))]
             lines = path.read_text("utf-8", "replace").splitlines(keepends=True)
-            at = min(len(lines) - 1, _BEFORE + number % 4)
-            tail = "".join(lines[at : at + _AFTER])
+            at = min(len(lines) - 1, BEFORE + number % 4)
+            tail = "".join(lines[at : at + AFTER])
             found.append((path.relative_to(self.tree).as_posix(), "".join(lines[:at]), tail))
         return found
 
+    def focus(self, path: str, line: int | None = None) -> None:
+        """As an editor does when a file is opened, with the line (from 1) where its cursor is, or without."""
+        told = {"path": path} if line is None else {"path": path, "line": line}
+        self.client.post(f"/api/workspaces/{NAME}/focus", json=told).raise_for_status()
+
+    def wait_place(self, path: str, line: int, patience_s: float) -> bool:
+        """Whether what an open file needs at that line is warm in time, as the status says."""
+        end = time.monotonic() + patience_s
+        while time.monotonic() < end:
+            one = next((one for one in self.lane()["focus"] if one["path"] == path), None)
+            searched = one is not None and not one["similar"].startswith(("searching", "to be searched"))
+            if one is not None and searched and one["runway_line"] == line and one["warm_on"]:
+                return True
+            time.sleep(0.02)
+        return False
+
     def open(self, path: str) -> None:
-        """As an editor does when a file is opened, a while before one types in it."""
-        self.client.post(f"/api/workspaces/{NAME}/focus", json={"path": path}).raise_for_status()
+        """As an editor does a while before one types in a file, but for the cursor's line: it is not told."""
+        self.focus(path)
         before = -1
         while (now := self.counters().steps) != before or not self.quiet():
             before = now
@@ -245,7 +263,13 @@ class Rig:
         )
 
     def bare(self, path: str, prefix: str, suffix: str) -> float:
-        """Seconds to the first token of the same completion without context, of which nothing is cached."""
+        """Seconds to the first token of the same completion without context, of which nothing is cached.
+
+        Cut as an editor would: the gateway leaves a prompt without context as it is.
+        """
+        limits = TailLimits()
+        begun, rest = prefix.split("\n")[-limits.prefix_lines :], suffix.split("\n")[: limits.suffix_lines]
+        prefix, suffix = "\n".join(begun), "\n".join(rest)
         body = {"prompt": prefix, "suffix": suffix, "path": path, "workspace": NAME, "max_tokens": 4}
         return self._stream(body | {"context": "none", "cache_salt": f"bare-{time.monotonic_ns()}"}).first_s
 

@@ -17,6 +17,7 @@ import xxhash
 from aicockpit.engines.client import Upstream
 from aicockpit.engines.engine import Engine
 from aicockpit.engines.kv import KvInfo
+from aicockpit.prompts import tail
 from aicockpit.prompts.pack import Item, Pack
 from aicockpit.types import Address, EngineState
 from aicockpit.workspace.builder import Builder
@@ -89,6 +90,7 @@ class Letters:
         self.search_gate.set()
         self.search_fail = ""
         self.searches: list[Sought] = []
+        self.cut: list[tuple[str, int]] = []
 
     def _read(self, content: bytes | None) -> str:
         data = None if content is None else self.store.blob(content)
@@ -140,6 +142,14 @@ class Letters:
     ) -> NearBy:
         text = f"(near {path})"
         return NearBy(ids(text), ((f"of {path}", "test", len(text)),))
+
+    async def runway(
+        self, spec: ModelSpec, path: str, content: bytes | None, line: int, begun: str, /
+    ) -> tuple[int, ...]:
+        self.cut.append((path, line))
+        limits = tail.limits_of(spec.max_model_len or 0)
+        before, behind = tail.at_line(self._read(content), line)
+        return ids(tail.window(before, behind, limits, tail.found(before, begun, limits))[0])
 
     async def similar(
         self, snapshot: Snapshot, spec: ModelSpec, sought: Sought, report: Progress = silent, /

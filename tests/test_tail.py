@@ -25,14 +25,14 @@ def test_a_short_file_is_sent_whole() -> None:
 
 def test_a_long_file_begins_at_a_multiple_of_64_lines_and_ends_with_a_line() -> None:
     sent = window(lines(1000) + "here", lines(1000, 1000), LIMITS)
-    assert sent == (lines(1000 - 704, 704) + "here", lines(32, 1000))
+    assert sent == (lines(1000 - 768, 768) + "here", lines(32, 1000))
 
 
-@pytest.mark.parametrize("before", [0, 255, 256, 319, 320, 383, 384, 1000])
-def test_there_are_256_to_319_lines_in_front_of_the_cursor_once_the_file_is_long_enough(before: int) -> None:
+@pytest.mark.parametrize("before", [0, 223, 224, 287, 288, 351, 352, 1000])
+def test_there_are_224_to_287_lines_in_front_of_the_cursor_once_the_file_is_long_enough(before: int) -> None:
     prefix, _ = window(lines(before), "", LIMITS)
     sent = prefix.count("\n")
-    assert sent == before if before < 320 else 256 <= sent < 320
+    assert sent == before if before < 288 else 224 <= sent < 288
 
 
 @pytest.mark.parametrize("start", [0, 10, 300, 1000])

@@ -63,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     index.add_argument("--name", default="", help="of the workspace; default: the folder's")
     index.add_argument("--polling", action="store_true", help="look every few seconds instead of waiting for events")
     index.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)
-    add("status", _status, "show the running server's engines and workspaces")
+    status = add("status", _status, "show the running server's engines and workspaces")
+    status.add_argument("--workspace", dest="shown", metavar="NAME", help="all that is known of this workspace")
     add("health", _health, "say whether a request can be answered now (exit code 0) and if not why (1)")
     add("stop", _stop, "stop the running server and its engines, in order")
     logs = add("logs", _logs, "show the engines' logs")
@@ -116,8 +117,12 @@ def _watch(loaded: Settings, arguments: argparse.Namespace) -> int:
     return asyncio.run(watch(options_of(wish, loaded), out, wish.until_eof))
 
 
-def _status(loaded: Settings, _: argparse.Namespace) -> int:
-    control = Control(loaded)
+def _status(loaded: Settings, arguments: argparse.Namespace) -> int:
+    control, out = Control(loaded), Console(highlight=False)
+    if arguments.shown is not None:
+        for line in console.workspace_shown(control.workspaces(), arguments.shown):
+            out.print(line, markup=False, soft_wrap=True)
+        return 0
     ready, reason = control.ready()
     rows = [
         (
@@ -131,7 +136,6 @@ def _status(loaded: Settings, _: argparse.Namespace) -> int:
         )
         for engine in control.engines()
     ]
-    out = Console(highlight=False)
     out.print(console.table("", ("engine", "models", "state", "detail", "pid", "restarts", "in work"), rows))
     if spaces := control.workspaces():
         columns = ("workspace", "files", "model", "for", "state", "pack", "journal", "resident", "last save warm after")

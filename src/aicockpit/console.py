@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from aicockpit.errors import AicockpitError
+
 _LINE_EVERY_S = 10.0
+
+
+class NoWorkspace(AicockpitError):
+    """No workspace of the running server has that name."""
 
 
 @dataclass(slots=True)
@@ -38,7 +45,7 @@ class Steps:
         self._live: Live | None = None
 
     def __enter__(self) -> Steps:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=8, transient=False)
             self._live.start()
         return self
@@ -126,6 +133,114 @@ def _lane_cells(lane: Mapping[str, Any]) -> tuple[str, ...]:
     saved = lane.get("last_save_to_warm_s")
     pack = f"{epoch['tokens']:,} tokens, {epoch['files_in_pack']} files"
     return state, pack, f"{epoch['journal_tokens']:,}", resident, "" if saved is None else f"{saved:.2f} s"
+
+
+def workspace_shown(spaces: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    """The lines of every workspace of that name, whoever's it is. Raises NoWorkspace when there is none."""
+    found = [workspace_lines(space) for space in spaces if space["name"] == name]
+    if not found:
+        names = ", ".join(sorted({space["name"] for space in spaces}))
+        there = f"It has: {names}." if names else "It has none."
+        raise NoWorkspace(
+            f"the running server has no workspace {name!r}. {there} "
+            f"`aicockpit watch PATH --name {shlex.quote(name)}` makes one and fills it."
+        )
+    return [line for number, lines in enumerate(found) for line in ([""] * (number > 0) + lines)]
+
+
+def workspace_lines(space: Mapping[str, Any]) -> list[str]:
+    """What `aicockpit status --workspace` says of one workspace as `/api/workspaces/NAME` shows it."""
+    context, owner = space["context"], space["owner"]
+    whose = "the server's own" if owner == "server" else f"of the key {owner}"
+    lines = [f"workspace {space['name']}, {whose}: {_count(space['files'], 'file')}, {size(space['bytes'])}, "]
+    lines[0] += f"revision {space['revision']}"
+    lines += [f"left out: {why}" for why in context.get("left_out", {}).get("reasons", ())]
+    models = context.get("models", {})
+    if not models:
+        lines.append(context.get("reason") or "no model is served that could get context: see `aicockpit status`")
+    for model, told in models.items():
+        for lane, one in (told["lanes"] or {"": {"state": "off", "reason": told["reason"]}}).items():
+            reason = f": {one['reason']}" if one.get("reason") else ""
+            lines += ["", f"{model}{', ' * bool(lane)}{lane}: {one['state']}{reason}", *_lane_lines(one)]
+    return [_printable(line) for line in lines]
+
+
+def _lane_lines(lane: Mapping[str, Any]) -> list[str]:
+    if "engines" not in lane:
+        return []
+    lines = []
+    if build := lane["build"]:
+        lines.append(f"  building: {build['why']}; {build['files']:,} of {build['of']:,} files read")
+    if last := lane["last_build"]:
+        parts = [f"{_count(last['files'], 'file')} read in {last['seconds']:.1f} s"]
+        parts += [f"{last['unreadable']:,} not readable"] * bool(last["unreadable"])
+        parts += [f"the builder's process dies of {path}" for path in last["crashed"]]
+        lines.append(f"  last build: {'; '.join(parts)}")
+    if lane["epoch"]:
+        lines.append(f"  epoch {lane['epoch']['id']}: {_sizes(lane['epoch'])}")
+    if lane["next"]:
+        lines.append(f"  next epoch {lane['next']['id']}: {_sizes(lane['next'])}")
+    lines += [f"  {name}: {_engine_words(engine)}" for name, engine in lane["engines"].items()]
+    lines += ["  no engine serves it now"] * (not lane["engines"])
+    saved, first = lane["last_save_to_warm_s"], lane["predicted_ttft_s"]
+    lines.append(
+        "  last save: " + ("none was told by the journal yet" if saved is None else f"warm after {saved:.2f} s")
+    )
+    unknown = "not known before a request came and the engine's speed is measured"
+    lines.append("  time to first token: " + (unknown if first is None else f"{first:.2f} s predicted"))
+    budget = lane["budget"]
+    sizes = {"pack": "pack", "journal": "journal", "neighbourhood": "skeletons", "similar": "snippets"}
+    given = ", ".join(f"{word} {budget[name]:,}" for name, word in sizes.items())
+    lines.append(f"  budget in tokens: {given}; {'; '.join(budget['reasons'])}".rstrip("; "))
+    for opened in lane["focus"] if budget["neighbourhood"] or budget["similar"] else ():
+        lines += _open_lines(opened)
+    if epoch := lane["epoch"]:
+        files, rest = epoch["files"], epoch["files_in_pack"] - len(epoch["files"])
+        lines.append("  in the pack (tokens, file, why):" if files else "  in the pack: no file")
+        width = max((len(one["path"]) for one in files), default=0)
+        lines += [f"    {one['tokens']:>6,}  {one['path']:<{width}}  {one['kind']}: {one['why']}" for one in files]
+        lines += [f"    and {_count(rest, 'file')} more"] * (rest > 0)
+        lines += ["  in the journal (tokens, file):"] * bool(epoch["journal"])
+        lines += [f"    {one['tokens']:>6,}  {one['path']}" for one in epoch["journal"]]
+    return lines
+
+
+def _sizes(epoch: Mapping[str, Any]) -> str:
+    pack = f"pack of {epoch['tokens']:,} tokens, {_count(epoch['files_in_pack'], 'file')}"
+    return f"{pack}; journal of {epoch['journal_tokens']:,} tokens"
+
+
+def _engine_words(engine: Mapping[str, Any]) -> str:
+    """State, what is resident and where it came from, what serves meanwhile, and why it is not warm."""
+    told = f"{engine['state']}, {engine['resident_tokens']:,} tokens resident ({engine['resident_fraction']:.0%})"
+    if engine.get("verified_age_s") is not None:
+        known = "by its KV events" if engine["exact"] else "verified"
+        told += f", {known} {engine['verified_age_s']:.1f} s ago"
+    if origin := engine.get("origin"):
+        told += f"; its last warming computed {origin['computed']:,} and found {origin['found']:,} there"
+    if engine["state"] != "warm" and engine.get("serves"):
+        told += f"; serves {engine['serves_tokens']:,} tokens of epoch {engine['serves']}"
+    if not engine.get("ready", True):
+        told += "; the engine is not ready"
+    return told + (f"; {engine['reason']}" if engine["reason"] else "")
+
+
+def _open_lines(opened: Mapping[str, Any]) -> list[str]:
+    where = "warm on " + ", ".join(opened["warm_on"]) if opened["warm_on"] else "not warm yet"
+    lines = [f"  open: {opened['path']}, {where}; snippets of {opened['similar_tokens']:,} tokens: {opened['similar']}"]
+    lines += [f"    {one['tokens']:>6,}  {one['path']}  skeleton: {one['why']}" for one in opened["files"]]
+    for one in opened["snippets"]:
+        lines.append(f"            {one['path']}:{one['first_line']}-{one['last_line']}  snippet: {one['why']}")
+    return lines
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
+def _printable(text: str) -> str:
+    """Names of files come from anywhere: nothing in them may speak to the terminal."""
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
 
 
 def size(count: float) -> str:

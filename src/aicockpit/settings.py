@@ -111,7 +111,10 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(_A + "CONTEXT_IDLE", values.seconds, "20", "Seconds without a save after which a journal is folded."),
     Setting(
-        _A + "PREFETCH_STEP", values.seconds, "0.1", "Seconds that one step of warming may keep a request waiting."
+        _A + "PREFETCH_STEP",
+        values.seconds,
+        "0.1",
+        "Seconds that one step of warming aims at; a request that comes during one waits for its end.",
     ),
     Setting(_A + "KV_EVENTS", values.switch, "on", "Let engines publish what enters and leaves their KV cache."),
     Setting(

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 from aicockpit.errors import SettingError
@@ -27,6 +30,7 @@ _WORDS = {
     "waiting": "waiting for the gateway",
     "paused": "waiting for the folder",
 }
+_COUNTED = frozenset({"scan", "hash", "push"})
 # Lines of a log, seconds apart at least while nothing but a count changes.
 _LINE_EVERY_S = 2.0
 
@@ -92,11 +96,42 @@ async def _until_eof(stop: asyncio.Event) -> None:
     stop_task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
+class _Bar:
+    """A bar for each phase that counts files or contents; one that only pulses while their number is not known."""
+
+    def __init__(self, console: Console) -> None:
+        left, right = Column(no_wrap=True), Column(no_wrap=True, justify="right")
+        self._bars = Bars(
+            TextColumn("{task.description}", table_column=left),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
+            TextColumn("{task.fields[share]}", table_column=right),
+            TextColumn("{task.fields[amount]}", table_column=right),
+            TimeRemainingColumn(table_column=right),
+            console=console,
+            expand=True,
+        )
+        self._phase = ""
+
+    def at(self, progress: Progress) -> Bars:
+        """The bar as it is now. A new phase begins one of its own, with its own speed."""
+        total = progress.total or None
+        if progress.phase != self._phase:
+            self._phase = progress.phase
+            for task in self._bars.task_ids:
+                self._bars.remove_task(task)
+            self._bars.add_task(_WORDS[progress.phase], total=total, amount="", share="")
+        share = f"{progress.done / total:.0%}" if total else ""
+        task = self._bars.task_ids[0]
+        self._bars.update(task, completed=progress.done, total=total, amount=_amount(progress), share=share)
+        return self._bars
+
+
 class _Screen:
-    """One live line on a terminal; in a log a line per change."""
+    """One live line on a terminal, with a bar while much is looked at, read or sent; in a log a line per change."""
 
     def __init__(self, console: Console, live: Live | None) -> None:
         self._console, self._live = console, live
+        self._bar = _Bar(console)
         self._last: tuple[str, int, str] = ("", -1, "")
         self._told = 0.0
         self._left_out = ""
@@ -113,7 +148,7 @@ class _Screen:
         key = (progress.phase, progress.revision, progress.message)
         now = time.monotonic()
         if self._live is not None:
-            self._live.update(Text(line))
+            self._live.update(self._bar.at(progress) if progress.phase in _COUNTED else Text(line))
         elif key != self._last or now - self._told >= _LINE_EVERY_S:
             self._told = now
             self._say(line)
@@ -128,13 +163,17 @@ def told(progress: Progress) -> str:
     words = _WORDS.get(progress.phase, progress.phase)
     if progress.phase == "watching":
         return f"{words}: {progress.files:,} files at revision {progress.revision}"
-    amount = f" {progress.done:,}" + (f" of {progress.total:,}" if progress.total else "") if progress.done else ""
-    return f"{words}{amount}"
+    return f"{words} {_amount(progress)}".rstrip()
+
+
+def _amount(progress: Progress) -> str:
+    """`1,234 of 100,000`."""
+    return (f"{progress.done:,}" + (f" of {progress.total:,}" if progress.total else "")) if progress.done else ""
 
 
 @contextlib.contextmanager
 def _shown(console: Console) -> Iterator[_Screen]:
-    if not console.is_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         yield _Screen(console, None)
         return
     with Live(console=console, refresh_per_second=8, transient=True) as live:

@@ -7,7 +7,9 @@ succeeded closes the breaker; `waits` and `waiting` belong to the swapper. Every
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from aicockpit.engines.breaker import Breaker
@@ -19,7 +21,8 @@ from aicockpit.types import Address, EngineState, KvEventsAddress, Lane, Residen
 class Load:
     """Requests in work on one engine, by lane, and how many were ever sent. Probes never touch these.
 
-    `prefetch`: how many of the background ones are ours, for nobody who waits.
+    `prefetch`: how many of the background ones are ours, for nobody who waits. `held`: since when such work waits for a
+    quiet moment, on the monotonic clock, one entry each; `held_s`: seconds that it has waited in all.
     """
 
     interactive: int = 0
@@ -27,6 +30,8 @@ class Load:
     background: int = 0
     prefetch: int = 0
     sent: int = 0
+    held: list[float] = field(default_factory=list)
+    held_s: float = 0.0
 
     @property
     def total(self) -> int:
@@ -35,6 +40,22 @@ class Load:
     @property
     def users(self) -> int:
         return self.total - self.prefetch
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Work of ours waits within."""
+        since = time.monotonic()
+        self.held.append(since)
+        try:
+            yield
+        finally:
+            self.held.remove(since)
+            self.held_s += time.monotonic() - since
+
+    def waits_s(self, now: float) -> float | None:
+        """For how long the first of ours has waited for a quiet moment; None while none waits."""
+        held = tuple(self.held)  # a page of metrics is written in a thread
+        return max(0.0, now - min(held)) if held else None
 
     def add(self, lane: Lane, change: int) -> None:
         setattr(self, lane, getattr(self, lane) + change)

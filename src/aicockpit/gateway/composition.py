@@ -19,12 +19,14 @@ from aicockpit.gateway.exchange import Residents, Tap, Usage
 from aicockpit.gateway.headers import told
 from aicockpit.gateway.layouts import Layouts
 from aicockpit.gateway.lengths import Lengths
+from aicockpit.gateway.outcomes import Outcome, Outcomes
 from aicockpit.gateway.routing import Warm
 from aicockpit.gateway.sse import UsageTap
+from aicockpit.gateway.trails import Key, Trails
 from aicockpit.gateway.voices import Voice
 from aicockpit.gateway.windows import Window
 from aicockpit.workspace.builds import Kind
-from aicockpit.workspace.head import Head
+from aicockpit.workspace.head import Head, Lacks
 
 # Characters of a text per token of the model's length, beyond which it cannot fit and is not tokenised.
 LONGEST = 16
@@ -53,7 +55,9 @@ class Finder(Protocol):
 
 
 class Parity(Protocol):
-    """Counts what was predicted to be cached against what was."""
+    """Counts what was predicted to be cached against what was, and what context requests had."""
+
+    outcomes: Outcomes
 
     def compare(self, engine: str, predicted: int, cached: int | None) -> None: ...
 
@@ -66,6 +70,7 @@ class Joining(Protocol):
     parity: Parity
     layouts: Layouts
     lengths: Lengths
+    trails: Trails
 
 
 class Composition(ABC):
@@ -100,6 +105,7 @@ class Composition(ABC):
         self.tokens: tuple[int, ...] = ()
         self.size = 0
         self.foreign = bool(why_not)
+        self.trail: Key | None = None
         self.usage: Usage | None = None
         self.hide_usage = self.asks_for_usage and self._ask_for_usage()
         self.salted = value_of(parts, "cache_salt") is not None
@@ -136,11 +142,14 @@ class Composition(ABC):
         self.fill()
         body = encode(self.parts)
         self.size = len(body)
+        if self.trail is not None:
+            self.joiner.trails.went(self.trail, engine.name)
         return body
 
     def warm(self, engines: Sequence[Engine]) -> Warm:
         tokens = {engine.name: self._head(engine.name).predicted for engine in engines}
-        return Warm(tokens, self.joiner.residents.speed(engines))
+        last = "" if self.trail is None else self.joiner.trails.last(self.trail)
+        return Warm(tokens, self.joiner.residents.speed(engines), last)
 
     def notes(self) -> Headers:
         notes: Headers = []
@@ -167,6 +176,7 @@ class Composition(ABC):
             "predicted_cached": head.predicted,
             "prompt_tokens": usage.prompt if usage is not None else None,
             "cached_tokens": usage.cached if usage is not None else None,
+            "outcome": self.outcome().value if self.found is not None else None,
         }
 
     def tap(self) -> Tap:
@@ -179,6 +189,8 @@ class Composition(ABC):
     def finished(self, engine: Engine, usage: Usage | None) -> None:
         """The answer has ended, or its client has left (then `usage` is None)."""
         self.usage = usage
+        if self.found is not None:
+            self.joiner.parity.outcomes.count(self.found.id, self.found.name, self.model, self.kind, self.outcome())
         residents = self.joiner.residents
         if usage is None and not self.tokens:  # only its bytes are known
             residents.used(engine.name, self.size)
@@ -193,6 +205,16 @@ class Composition(ABC):
         if self.head.tokens and self.found is not None and usage.cached is not None:
             self.joiner.contexts.finished(self.found.id, self.model, self.kind, usage.prompt - usage.cached)
 
+    def outcome(self) -> Outcome:
+        """What context it had, as the metric counts it."""
+        if self.head.tokens:
+            return Outcome.WARM
+        if self.ask.tokens == 0:
+            return Outcome.NONE_ASKED
+        if self.voice is None:
+            return Outcome.NO_TOKENIZER
+        return Outcome.UNFIT if self.reason else _OUTCOMES[self.head.lacks]
+
     def learn(self, engine: str, usage: Usage) -> None:
         """Tell what this answer has shown of the engine's cache."""
         self.joiner.residents.learn(engine, () if self.foreign else self.tokens, usage.prompt, usage.cached)
@@ -203,7 +225,7 @@ class Composition(ABC):
         asked = self.room() if self.ask.tokens is None else min(self.ask.tokens, self.room())
         if asked <= 0:
             why = "the request wants none" if self.ask.tokens == 0 else "no room in the model's context"
-            return Head(reason=why)
+            return Head(reason=why, lacks=Lacks.ROOM)
         return self.joiner.contexts.head(self.found.id, self.model, self.kind, self.ask.path, engine, asked)
 
     def _answer_tokens(self) -> int:
@@ -225,6 +247,12 @@ class Composition(ABC):
         return True
 
 
+_OUTCOMES = {
+    Lacks.BUDGET: Outcome.OFF,
+    Lacks.EPOCH: Outcome.NO_EPOCH,
+    Lacks.WARMTH: Outcome.NOT_WARM,
+    Lacks.ROOM: Outcome.NO_ROOM,
+}
 decode = msgspec.json.decode
 encode = msgspec.json.Encoder().encode
 

@@ -117,13 +117,14 @@ class Forwarder:
     async def turn(self, engine: Engine) -> AsyncIterator[None]:
         """Prefetch's way in: waits until nobody's answer is in work or awaited, then counts as background work."""
         await asyncio.sleep(0)  # whoever was woken when the last step ended comes first
-        while engine.load.interactive or engine.load.agent or self._awaited(engine):
-            free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._turns.add(free)
-            try:
-                await free
-            finally:
-                self._turns.discard(free)
+        with engine.load.holding():
+            while engine.load.interactive or engine.load.agent or self._awaited(engine):
+                free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._turns.add(free)
+                try:
+                    await free
+                finally:
+                    self._turns.discard(free)
         with self.occupied(engine, Lane.BACKGROUND, ours=True):
             yield
 
@@ -192,9 +193,7 @@ class Forwarder:
         return room
 
     def _may_retry(self, exchange: Exchange) -> bool:
-        if len(exchange.tried) >= _MAX_TRIES:
-            return False
-        return self._choose(exchange).verdict in (Verdict.SEND, Verdict.WAIT)
+        return len(exchange.tried) < _MAX_TRIES and self._choose(exchange).verdict in (Verdict.SEND, Verdict.WAIT)
 
     async def _attempt(self, exchange: Exchange, engine: Engine, send: Send, answer: Answer) -> None:
         reply: Reply | None = None

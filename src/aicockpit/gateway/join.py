@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -22,6 +24,7 @@ from aicockpit.gateway.composition import LONGEST, Composition, Contexts, Finder
 from aicockpit.gateway.exchange import Residents
 from aicockpit.gateway.layouts import Layouts
 from aicockpit.gateway.lengths import Lengths
+from aicockpit.gateway.trails import Trails
 from aicockpit.gateway.voices import Voice, Voices
 from aicockpit.gateway.waking import Waker
 from aicockpit.gateway.windows import Window, Windows
@@ -49,7 +52,7 @@ class Joiner:
         layouts: Layouts | None = None,
     ) -> None:
         self.contexts, self.residents, self.find, self.voices, self.parity = contexts, residents, find, voices, parity
-        self.layouts, self.lengths, self.windows = layouts or Layouts(), Lengths(), Windows()
+        self.layouts, self.lengths, self.windows, self.trails = layouts or Layouts(), Lengths(), Windows(), Trails()
         self.waker: Waker | None = None
 
     async def join(
@@ -85,6 +88,8 @@ class Joiner:
         window = self.windows.of((caller.id, ask.workspace, ask.path)) if ask.path else Window()
         try:
             made = _KINDS[path](self, ask, found, voice, model, parts, why_not)
+            if found is not None:  # else nothing says that two requests are of one file
+                made.trail = (caller.id, ask.workspace, model, ask.path)
             await made.prepare(window, engines)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from error
@@ -93,11 +98,30 @@ class Joiner:
         return made
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Lines of the client's prompt that were not sent, whole or in part: `before` and `behind` the cursor."""
+
+    before: int = 0
+    behind: int = 0
+
+    @classmethod
+    def of(cls, prefix: str, sent_prefix: str, suffix: str, sent_suffix: str) -> Cut:
+        """`sent_prefix` is an end of `prefix`; `sent_suffix` a beginning of `suffix`, or of one that was held."""
+        before = _lines(prefix[: len(prefix) - len(sent_prefix)])
+        if suffix.startswith(sent_suffix):
+            return cls(before, _lines(suffix[len(sent_suffix) :]))
+        return cls(before, max(0, _lines(suffix) - _lines(sent_suffix)))
+
+
 class _Completion(Composition):
     """`/v1/completions`: sent as token ids, the tail in the model's own fill-in-the-middle form."""
 
     kind = "completion"
     tails: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    cut = Cut()
+    # Whether the prompt is written anew, as token ids.
+    ours = False
 
     def read(self) -> None:
         prompt, self.suffix = value_of(self.parts, "prompt"), value_of(self.parts, "suffix") or ""
@@ -110,9 +134,6 @@ class _Completion(Composition):
             raise BadRequest("`suffix` needs one `prompt`, a string", code="invalid_prompt", param="prompt")
         if self.suffix and self.voice is None:
             raise BadRequest(f"`suffix` cannot be used here: {self.reason}", code="no_tokenizer", param="suffix")
-        size = len(self.prefix) + len(self.suffix)
-        if self.found is None and self.voice is not None and size > LONGEST * self.voice.max_len:
-            raise TextTooLong(f"prompt and suffix have {size} characters, too many for {self.voice.max_len} tokens")
         if not isinstance(prompt, str) and not self.ids:
             self.reason = "the request has several prompts"
         self.stops = value_of(self.parts, "stop_token_ids") or []
@@ -120,15 +141,34 @@ class _Completion(Composition):
         self.may_stop = readable and not self.ids and value_of(self.parts, "ignore_eos") is not True
 
     async def prepare(self, window: Window, engines: Sequence[Engine]) -> None:
-        """Tokenise the tail, with and without a header in front; off the event loop when it is long."""
+        """Tokenise the tail, with and without a header in front; off the event loop when it is long.
+
+        A request that wants no context is as one without a workspace: never cut to a window, and its prompt passes as
+        it came unless it has a `suffix`, which stock vLLM does not take. Raises TextTooLong.
+        """
         if self.ids:
-            self.tails = (self.ids, self.ids)
-        elif self.voice is not None and (self.suffix or not self.reason):
-            prefix, suffix = self.prefix, self.suffix
-            if self.found is not None:
-                prefix, suffix = window.move(prefix, suffix, self.voice.limits)
-            call = functools.partial(_tails, self.voice, self.ask.path, prefix, suffix)
-            self.tails = call() if len(prefix) + len(suffix) < _SHORT else await asyncio.to_thread(call)
+            self.ours, self.tails = not self.reason, (self.ids, self.ids)
+            return
+        prefix, suffix, voice = self.prefix, self.suffix, self.voice
+        self.ours = bool(suffix) or ((self.wants or self.ask.suffix) and not self.reason)
+        if voice is None or not self.ours:
+            return
+        if self.wants:
+            prefix, suffix = window.move(prefix, suffix, voice.limits)
+        elif (size := len(prefix) + len(suffix)) > LONGEST * voice.max_len:
+            raise TextTooLong(f"prompt and suffix have {size} characters, too many for {voice.max_len} tokens")
+        self.cut = Cut.of(self.prefix, prefix, self.suffix, suffix if voice.style.fim else "")
+        self.prefix = prefix  # a workspace finds the window's beginning again by what it hears of
+        call = functools.partial(_tails, voice, self.ask.path, prefix, suffix)
+        self.tails = call() if len(prefix) + len(suffix) < _SHORT else await asyncio.to_thread(call)
+
+    @property
+    def wants(self) -> bool:
+        """It names a workspace, and does not want none of it."""
+        return self.found is not None and self.ask.tokens != 0
+
+    def account(self) -> dict[str, Any]:
+        return {**super().account(), "cut_lines": {"before": self.cut.before, "behind": self.cut.behind}}
 
     def room(self) -> int:
         if self.voice is None:
@@ -139,10 +179,10 @@ class _Completion(Composition):
         return _DEFAULT_ANSWER
 
     def fill(self) -> None:
-        if self.voice is None or (self.reason and not self.suffix):
+        if self.voice is None or not self.ours:
             return
         self.tokens = (*self.head.tokens, *self.tails[bool(self.head.tokens)])
-        if self.found is not None and self.ask.path and not self.reason:
+        if self.found is not None and self.wants and self.ask.path and not self.reason:
             self.joiner.contexts.seen(self.found.id, self.model, self.ask.path, self.tails[True], self.prefix)
         self.parts["prompt"] = raw_of(self.tokens)
         if self.voice.style.stops and self.may_stop:
@@ -153,6 +193,11 @@ def _tails(voice: Voice, path: str, prefix: str, suffix: str) -> tuple[tuple[int
     """The request's own tokens: as a whole prompt, and behind a header."""
     suffix = suffix if voice.style.fim else ""
     return voice.tail(path, prefix, suffix, False), voice.tail(path, prefix, suffix, True)
+
+
+def _lines(text: str) -> int:
+    """Lines of a text; the rest of one counts."""
+    return text.count("\n") + (not text.endswith("\n") and text != "")
 
 
 def _is_ids(prompt: object) -> bool:

@@ -147,6 +147,16 @@ class EngineCollector(Collector):
             "Requests that the engine preempted: its KV cache did not hold all that ran.",
             labels=("engine",),
         )
+        waited = CounterMetricFamily(
+            "aicockpit_prefetch_waited_seconds",
+            "Seconds for which warming (and the indexing of documents) waited for a quiet moment of an engine.",
+            labels=("engine",),
+        )
+        waits = GaugeMetricFamily(
+            "aicockpit_prefetch_waiting_seconds",
+            "For how long it waits now; 0 while it does not.",
+            labels=("engine",),
+        )
         kv = GaugeMetricFamily("aicockpit_kv_cache_tokens", "Tokens that the KV cache holds.", labels=("engine",))
         predicted = GaugeMetricFamily(
             "aicockpit_kv_cache_predicted_tokens", "The same as it was predicted.", labels=("engine",)
@@ -168,6 +178,8 @@ class EngineCollector(Collector):
                 load.add_metric((engine.name, lane.value), getattr(engine.load, lane.value))
             restarts.add_metric((engine.name,), engine.restarts)
             circuit.add_metric((engine.name,), float(engine.breaker.open))
+            waited.add_metric((engine.name,), engine.load.held_s)
+            waits.add_metric((engine.name,), engine.load.waits_s(time.monotonic()) or 0.0)
             if (life := self._lives.get(engine.name)) is not None:
                 prompt.add_metric((engine.name,), life.prompt)
                 cached.add_metric((engine.name,), life.cached)
@@ -176,7 +188,21 @@ class EngineCollector(Collector):
         started = GaugeMetricFamily(
             "aicockpit_start_time_seconds", "When the gateway started (Unix time).", value=self._started
         )
-        yield from (state, load, restarts, circuit, prompt, cached, preempted, kv, predicted, off, started)
+        yield from (
+            state,
+            load,
+            restarts,
+            circuit,
+            waited,
+            waits,
+            prompt,
+            cached,
+            preempted,
+            kv,
+            predicted,
+            off,
+            started,
+        )
         yield from self._gpus()
 
     def _gpus(self) -> Iterable[Metric]:

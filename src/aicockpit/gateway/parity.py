@@ -7,6 +7,8 @@ from collections import deque
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from aicockpit.gateway.outcomes import Outcomes
+
 logger = logging.getLogger(__name__)
 
 _WINDOW = 50
@@ -16,9 +18,13 @@ _ALARM_SHARE = 0.2
 
 
 class Parity:
-    """Compares predicted with actual cached tokens, request by request, and raises an alarm when they part."""
+    """Compares predicted with actual cached tokens, request by request, and raises an alarm when they part.
+
+    `outcomes` counts the requests for which nothing was predicted too.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.outcomes = Outcomes(registry)
         self._results = Counter(
             "aicockpit_context_parity",
             "Requests with context: were the tokens predicted to be cached really cached? kept, lost, unreported.",

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from aicockpit.gateway.exchange import Exchange
+from aicockpit.gateway.routing import Candidate
 
 _KEPT = 500
 
@@ -18,6 +19,7 @@ class Record(msgspec.Struct, frozen=True):
 
     `waited_s`, `first_byte_s` and `total_s` begin when its head arrived. `waited_s`: until it was sent to the engine
     that answered, or to the last one tried (upload, waking, lane, composing); None when it was sent to none.
+    `choice`, `candidates`: why that engine, in words and as values, of the last choice made.
     """
 
     id: str
@@ -29,6 +31,7 @@ class Record(msgspec.Struct, frozen=True):
     status: int
     engine: str | None
     choice: str
+    candidates: tuple[Candidate, ...]
     tried: tuple[str, ...]
     waited_s: float | None
     first_byte_s: float
@@ -50,6 +53,7 @@ class Record(msgspec.Struct, frozen=True):
             "status": self.status,
             "engine": self.engine,
             "choice": self.choice,
+            "candidates": [msgspec.structs.asdict(one) for one in self.candidates],
             "failed_on": list(self.tried),
             "waited_s": None if self.waited_s is None else round(self.waited_s, 4),
             "first_byte_s": round(self.first_byte_s, 4),
@@ -78,6 +82,7 @@ class Records:
             status,
             exchange.engine.name if exchange.engine is not None else None,
             exchange.choice.reason if exchange.choice is not None else "",
+            exchange.choice.candidates if exchange.choice is not None else (),
             tuple([engine.name for engine in exchange.tried]) if exchange.tried else (),
             None if exchange.sent is None else exchange.sent - began,
             exchange.first_byte_s and exchange.first_byte_s + exchange.began - began,

@@ -8,12 +8,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from aicockpit.prompts.fim import Style
-from aicockpit.prompts.tail import TailLimits
+from aicockpit.prompts.tail import TailLimits, limits_of
 from aicockpit.prompts.tokens import Encoder
 
-# Characters, and characters per token of the model's length: code has about three in a token.
-_PREFIX_CHARS, _SUFFIX_CHARS = 24_000, 8_000
-_PREFIX_SHARE, _SUFFIX_SHARE = 1.1, 0.35
 _REFUSED_S = 5.0
 
 
@@ -33,10 +30,7 @@ class Voice:
     @property
     def limits(self) -> TailLimits:
         """Windows around the cursor that leave half of the model's length to context and answer."""
-        return TailLimits(
-            prefix_chars=max(1, min(_PREFIX_CHARS, int(self.max_len * _PREFIX_SHARE))),
-            suffix_chars=min(_SUFFIX_CHARS, int(self.max_len * _SUFFIX_SHARE)),
-        )
+        return limits_of(self.max_len)
 
 
 class Voices:

@@ -266,6 +266,14 @@ class Style:
         fields = {"{path}": one_line(path), "{prefix}": prefix, "{suffix}": suffix}
         return self._render(encoder, self.repo_parts if repo_level else self.file_parts, fields)
 
+    def lead(self, encoder: Encoder, path: str, prefix: str, suffix: str) -> tuple[int, ...]:
+        """`tail` at repository level up to the end of the prefix: what a request keeps of it when the prefix grows.
+
+        Where the suffix stands first, that is all of it for as long as the suffix is the same one.
+        """
+        fields = {"{path}": one_line(path), "{prefix}": prefix, "{suffix}": suffix if self.fim else ""}
+        return self._render(encoder, self.repo_parts[: self.repo_parts.index("{prefix}") + 1], fields)
+
     def _render(self, encoder: Encoder, parts: tuple[Part, ...], fields: Mapping[str, str]) -> tuple[int, ...]:
         bos = self.starts if encoder.bos is None else encoder.bos
         known = {**fields, "{space}": " " if encoder.prepends_space else ""}

@@ -11,6 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Characters, and characters per token of a model's length: code has about three in a token.
+_PREFIX_CHARS, _SUFFIX_CHARS = 24_000, 8_000
+_PREFIX_SHARE, _SUFFIX_SHARE = 1.1, 0.35
+# Whole lines by which the beginning of a window is found again in a file.
+_SAMPLE_LINES = 8
 _HEAD_TOKENS = 50
 _NEARLY = 0.1
 _WORDS = re.compile(r"\w+|\s+|[^\w\s]")
@@ -21,20 +26,70 @@ class TailLimits:
     """How much of the file goes along. Raises ValueError when it makes no sense.
 
     `prefix_lines`: whole lines in front of the cursor's own that are sought; there are between one `step` less and
-    one `step` more of them. `suffix_lines`: lines behind the cursor, its own rest counted. `*_chars`: never more.
+    one `step` more of them, at first half a `step`. `suffix_lines`: lines behind the cursor, its own rest counted.
+    `*_chars`: never more.
     """
 
     prefix_lines: int = 256
     suffix_lines: int = 32
     step: int = 64
-    prefix_chars: int = 24_000
-    suffix_chars: int = 8_000
+    prefix_chars: int = _PREFIX_CHARS
+    suffix_chars: int = _SUFFIX_CHARS
 
     def __post_init__(self) -> None:
         if min(self.suffix_lines, self.suffix_chars) < 0 or min(self.step, self.prefix_chars) < 1:
             raise ValueError("the limits of a window must be positive")
         if self.prefix_lines < self.step:
             raise ValueError(f"prefix_lines ({self.prefix_lines}) must be at least one step ({self.step})")
+
+
+def limits_of(max_len: int) -> TailLimits:
+    """Windows that leave half of a model's length (tokens) to context and answer."""
+    return TailLimits(
+        prefix_chars=max(1, min(_PREFIX_CHARS, int(max_len * _PREFIX_SHARE))),
+        suffix_chars=min(_SUFFIX_CHARS, int(max_len * _SUFFIX_SHARE)),
+    )
+
+
+def at_line(text: str, line: int) -> tuple[str, str]:
+    """The text of a file before and behind a cursor at the end of `line` (from 1; the last line if it is past it).
+
+    As editors send it: lines ended by `\n` alone, without a byte order mark. Where in its line the cursor is, nobody
+    knows yet; at the end one goes on, and what is behind it stays the same when the next line is begun.
+    """
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    end = -1
+    for _ in range(max(1, line)):
+        end = text.find("\n", end + 1)
+        if end < 0:
+            return text, ""
+    return text[:end], text[end:]
+
+
+def sample(prefix: str) -> str:
+    """The first lines of a window that was sent, by which `found` knows it again."""
+    end = -1
+    for _ in range(_SAMPLE_LINES):
+        later = prefix.find("\n", end + 1)
+        if later < 0:
+            break
+        end = later
+    return prefix[: end + 1]
+
+
+def found(prefix: str, begun: str, limits: TailLimits) -> int | None:
+    """The line, a multiple of the step, at which a window of this text began with the sample `begun`.
+
+    None when that cannot be told: no such place, or the same lines at several.
+    """
+    at, line, places = 0, 0, []
+    while begun:
+        if line % limits.step == 0 and prefix.startswith(begun, at):
+            places.append(line)
+        at, line = prefix.find("\n", at) + 1, line + 1
+        if not at:
+            break
+    return places[0] if len(places) == 1 else None
 
 
 def window(prefix: str, suffix: str, limits: TailLimits, previous: int | None = None) -> tuple[str, str]:
@@ -52,9 +107,11 @@ def window(prefix: str, suffix: str, limits: TailLimits, previous: int | None = 
 def first_line(prefix: str, limits: TailLimits, previous: int | None = None) -> int:
     """The line (from 0) that the window begins with, a multiple of the step; long lines may cut it shorter.
 
-    Told the answer of the call before, it moves only after a whole step of lines was added or taken away one by one
-    since it last moved (half a step, if they came in larger pieces): a cursor that goes to and fro over one place
-    does not move it to and fro.
+    A new window begins in the middle between the borders at which it would move, so that neither is near (the VS Code
+    extension cuts its own in the same way, so what is warmed ahead begins where its request will). Told the answer of
+    the call before, it moves only after a whole step of lines was added or taken away one by one since it last moved
+    (half a step, if they came in larger pieces, or since it began): a cursor that goes to and fro over one place does
+    not move it to and fro.
     """
     cursor = prefix.count("\n")
     if previous is not None and previous >= 0 and previous % limits.step == 0:
@@ -62,9 +119,7 @@ def first_line(prefix: str, limits: TailLimits, previous: int | None = None) -> 
         least = 0 if previous == 0 else limits.prefix_lines - limits.step
         if least <= kept < limits.prefix_lines + limits.step:
             return previous
-        # Into the middle between the two borders, so that neither is near.
-        return max(0, (cursor - limits.prefix_lines + limits.step // 2) // limits.step * limits.step)
-    return max(0, (cursor - limits.prefix_lines) // limits.step * limits.step)
+    return max(0, (cursor - limits.prefix_lines + limits.step // 2) // limits.step * limits.step)
 
 
 def hold(previous: str, now: str) -> str:

@@ -156,6 +156,13 @@ class Builder:
             found = await self._call("near", snapshot.tag, spec, path, content, budget, without)
         return found or NearBy()
 
+    async def runway(self, spec: ModelSpec, path: str, content: bytes | None, line: int, begun: str) -> tuple[int, ...]:
+        """See `Workshop`. Raises BuildFailed."""
+        if content is None or content in self._deadly:
+            return ()
+        ids: tuple[int, ...] = await self._call("runway", spec, path, content, line, begun)
+        return ids
+
     async def similar(self, snapshot: Snapshot, spec: ModelSpec, sought: Sought, report: Progress = silent) -> Similar:
         """The parts of other files that are most like a place. `report` hears files read and their number.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,7 +14,7 @@ from aicockpit.workspace.manifest import File
 Kind = Literal["completion", "chat"]
 KINDS: tuple[Kind, ...] = ("completion", "chat")
 
-# Files above this size (bytes) are not analysed, nor more than this many of a workspace.
+# Files above this size (bytes) are not analysed, nor more than this many of a workspace (docs/indexing.md tells users).
 MAX_FILE = 512 * 1024
 MAX_FILES = 20_000
 
@@ -169,6 +169,9 @@ class Builds(Protocol):
         without: frozenset[str],
         /,
     ) -> NearBy: ...
+    async def runway(
+        self, spec: ModelSpec, path: str, content: bytes | None, line: int, begun: str, /
+    ) -> tuple[int, ...]: ...
     async def similar(
         self, snapshot: Snapshot, spec: ModelSpec, sought: Sought, report: Progress = silent, /
     ) -> Similar: ...
@@ -182,13 +185,36 @@ class Chosen:
     left: Left = field(default_factory=Left)
 
 
+def left_by_limits(files: Iterable[File], max_file: int = MAX_FILE, max_files: int = MAX_FILES) -> Left:
+    """What `select` leaves out of these, without choosing; `large` and `beyond` alone."""
+    sizes = [file.size <= max_file for file in files]
+    fitting = sum(sizes)
+    return Left(large=len(sizes) - fitting, beyond=max(0, fitting - max_files))
+
+
+def why_left(left: Left, max_file: int = MAX_FILE, max_files: int = MAX_FILES) -> tuple[str, ...]:
+    """For people: a sentence for each limit that leaves files out, and what to do; empty when none does."""
+    told = []
+    if left.beyond:
+        told.append(
+            f"{left.beyond:,} {_files(left.beyond)} beyond the {max_files:,} that pack, skeletons and snippets are "
+            "made from (known languages first, of them the smallest): only what is saved in them is told. Exclude "
+            "what nobody edits in .aicockpitignore, or watch a part of the repository"
+        )
+    if left.large:
+        told.append(f"{left.large:,} {_files(left.large)} over {max_file // 1024:,} KiB: never read, nor when saved")
+    return tuple(told)
+
+
+def _files(count: int) -> str:
+    return "file" if count == 1 else "files"
+
+
 def select(
     files: Sequence[File], is_source: Callable[[str], bool], max_file: int = MAX_FILE, max_files: int = MAX_FILES
 ) -> Chosen:
     """The smallest `max_files`, those in a known language first. Decided by size and path alone."""
     fitting = [file for file in files if file.size <= max_file]
-    large = len(files) - len(fitting)
     if len(fitting) > max_files:
         fitting.sort(key=lambda file: (not is_source(file.path), file.size, file.path))
-    kept = fitting[:max_files]
-    return Chosen(tuple(kept), Left(large=large, beyond=len(fitting) - len(kept)))
+    return Chosen(tuple(fitting[:max_files]), left_by_limits(files, max_file, max_files))

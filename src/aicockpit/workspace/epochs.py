@@ -16,7 +16,7 @@ from aicockpit.prompts import worth as worths
 from aicockpit.workspace.budget import Worth
 from aicockpit.workspace.builds import KINDS, Builds, Kind, ModelSpec
 from aicockpit.workspace.desk import Desk, Render
-from aicockpit.workspace.head import Head
+from aicockpit.workspace.head import Head, Lacks
 from aicockpit.workspace.manifest import Change
 from aicockpit.workspace.room import Room
 from aicockpit.workspace.sight import Prefetches, Sight, Warms
@@ -129,7 +129,8 @@ class Contexts:
     async def focus(self, id: int, path: str, line: int | None = None, model: str | None = None) -> None:
         """This file is open: warm what it needs, for one model (by its first name) or for all.
 
-        `line`, from 1, is where the cursor is in the file as it was saved last: what is like that place is warmed too.
+        `line`, from 1, is where the cursor is in the file as it was saved last: what is like that place is warmed too,
+        and the tail that a request there will have.
         """
         room = self._use(id)
         if room is not None:
@@ -166,7 +167,8 @@ class Contexts:
         track = room.tracks.get((model, lane))
         if track is None:
             why = room.refused.get((model, lane)) or room.absent.get(model)
-            return Head(reason=why or "warming 0 %")
+            lacks = Lacks.BUDGET if (model, lane) in room.refused else Lacks.EPOCH
+            return Head(reason=why or "warming 0 %", lacks=lacks)
         if self._latest != (workspace_id, model):
             self._latest = (workspace_id, model)
             self._retarget_soon()
@@ -177,7 +179,8 @@ class Contexts:
     def seen(self, workspace_id: int, model: str, path: str, tail: tuple[int, ...], prefix: str = "") -> None:
         """A completion of an open file has this tail: its runway when its head changes the next time.
 
-        `prefix`: the text before its cursor. What is like that place is looked for later, beside the requests.
+        `prefix`: the text before its cursor, as the tail has it. What is like that place is looked for later, beside
+        the requests.
         """
         room = self._rooms.get(workspace_id)
         track = room.tracks.get((model, "completion")) if room else None

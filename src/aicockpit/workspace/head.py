@@ -12,9 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from aicockpit.workspace.epoch import Chain, Cut, Epoch
+
+
+class Lacks(StrEnum):
+    """What an empty head lacks. A head with tokens lacks nothing, whatever stands here."""
+
+    BUDGET = "budget"  # the table gives this kind of request no context
+    EPOCH = "epoch"  # nothing is built yet, or cannot be
+    WARMTH = "warmth"  # an epoch is built, and not (yet) in the engine's cache
+    ROOM = "room"  # it is there, and no cut of it is as short as was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +32,7 @@ class Head:
     """What stands in front of a request's own part. Empty `tokens`: nothing, and `reason` says why.
 
     `predicted`: tokens of it that the engine should find in its cache. `text`: the chat lane's first message.
+    `lacks`: what there is of its epoch where it is empty.
     """
 
     tokens: tuple[int, ...] = ()
@@ -33,6 +44,7 @@ class Head:
     text: str = ""
     reason: str = ""
     similar_tokens: int = 0
+    lacks: Lacks = Lacks.EPOCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +186,8 @@ def head_of(choice: Choice, asked: int | None) -> Head:
         else:
             end = max((inner for inner in chain.inner if inner <= asked), default=0)
             if not end:
-                return Head(epoch=epoch.pack.id, reason=f"no legal cut within the {asked} tokens asked for")
+                why = f"no legal cut within the {asked} tokens asked for"
+                return Head(epoch=epoch.pack.id, reason=why, lacks=Lacks.ROOM)
             cut = Cut(end, end)
     return Head(
         tokens=chain.upto(cut.end),

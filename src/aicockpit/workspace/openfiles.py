@@ -49,7 +49,9 @@ class OpenFiles:
         self._files.move_to_end(path)
         while len(self._files) > max(_KEPT, self._most):
             self._files.popitem(last=False)
-        return news | (line is not None and opened.lookout.point(line))
+        if line is None:  # nothing is known of the place: a guess would warm what nobody asks for
+            return news
+        return news | opened.lookout.point(line) | opened.point(line)
 
     def seen(self, path: str, tail: tuple[int, ...], prefix: str, now: float) -> bool:
         """A request had this tail, and this text before its cursor. True when there is something to do."""
@@ -63,8 +65,22 @@ class OpenFiles:
             for near in opened.nears.values():
                 near.less = 0
         opened.seen_at = now
-        bare = opened.seen(tail[: self._runway])
+        bare = opened.seen(tail[: self._runway], prefix)
         return opened.lookout.see(prefix) | bare | comes
+
+    def landings(self, files: Mapping[str, bytes]) -> list[tuple[str, bytes, int, str]]:
+        """(path, content, line, how the last window began) of those whose runway has to be cut, the newest first."""
+        return [
+            (path, content, line, opened.begun)
+            for path, opened in self.items()
+            if (content := files.get(path)) is not None and (line := opened.landing(content)) is not None
+        ]
+
+    def land(self, path: str, content: bytes, line: int, runway: tuple[int, ...]) -> None:
+        """A runway for that line of that content. See `Opened`."""
+        opened = self._files.get(path)
+        if opened is not None:
+            opened.land(line, content, runway[: self._runway])
 
     def near_due(self, epochs: Sequence[Epoch], files: Mapping[str, bytes]) -> list[tuple[str, Epoch]]:
         """Those whose skeletons have to be made, for each of these epochs."""

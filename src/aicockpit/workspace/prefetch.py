@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 # A step of which less was computed measures overhead, not speed.
 _TELLING = 0.5
+# A proof that computed no larger share than this tells what a request costs by itself.
+_EMPTY = 1 / 16
 _RETRIED = (408, 425, 429)
 
 
@@ -238,7 +240,8 @@ class Prefetcher:
             end = expected = work.total
             prompt = target.tokens[: end + 1] if len(target.tokens) > end else (*target.tokens, target.tokens[-1])
         else:
-            step = step_length(self.speed.tokens_s, work.last_step, info.block_size, self._limits)
+            tokens = self.speed.tokens_in(self._limits.step_s)
+            step = step_length(tokens, work.last_step, info.block_size, self._limits)
             end, expected = min(work.done + step, work.total), work.done
             prompt = target.tokens[:end]
         version, began = self.index.version if self.index else 0, time.monotonic()
@@ -277,6 +280,8 @@ class Prefetcher:
             counters.tokens_found += found
             work.found, work.computed = work.found + found, work.computed + end - work.done - found
         self._speaks |= cached is not None
+        if proof and computed <= _EMPTY * length:
+            self.speed.add_empty(seconds)
         known = cached is not None or work.done == 0
         if not proof and known and computed >= _TELLING * (end - work.done):
             self.speed.add(computed, seconds)

@@ -21,6 +21,7 @@ from aicockpit.prompts.chat import system_text
 from aicockpit.workspace import saved
 from aicockpit.workspace.budget import budget, wanted
 from aicockpit.workspace.builds import KINDS, BuildFailed, Built, Kind, ModelSpec, Snapshot
+from aicockpit.workspace.census import Census
 from aicockpit.workspace.desk import Desk
 from aicockpit.workspace.epoch import Epoch, chat_chain, with_version
 from aicockpit.workspace.manifest import File
@@ -49,6 +50,7 @@ class Room:
         self.refused: dict[tuple[str, Kind], str] = {}
         self.files: dict[str, File] = {}
         self.hashes: dict[str, bytes] = {}
+        self.census = Census(info.name)
         self._all, self._dirty = True, set[str]()
         self._ready = False
         # Open files: the model that they are open for ("": any), and the line of the cursor.
@@ -185,6 +187,7 @@ class Room:
                     self.hashes.pop(path, None)
         if changed:
             self._snapshot = None
+            self.census.changed()
             if self._ready:
                 for track in self.tracks.values():
                     track.saved(changed, self.hashes, self.last_save)
@@ -248,6 +251,7 @@ class Room:
             self._drop(track.building.task)
         building = Building(self._tree(), dict(self.hashes), track.budget, why)
         track.building = building
+        self.census.tell(self.files)
 
         def report(done: int, total: int) -> None:
             building.done, building.total = done, total

@@ -73,6 +73,11 @@ class Sight:
         one = self._prefetchers().get(engine)
         return one is not None and one.engine.ready
 
+    def waits_s(self, engine: str) -> float | None:
+        """For how long (seconds) a step of warming has waited for a quiet moment there; None while none waits."""
+        one = self._prefetchers().get(engine)
+        return one.engine.load.waits_s(time.monotonic()) if one is not None else None
+
     def now(self) -> float:
         """Seconds of the clock that waits are measured by."""
         return self._clock()

@@ -9,6 +9,7 @@ from aicockpit.workspace.lookout import Lookout, reason_for
 from aicockpit.workspace.opened import Opened
 from aicockpit.workspace.room import Room
 from aicockpit.workspace.sight import Sight
+from aicockpit.workspace.steps import WarmState
 from aicockpit.workspace.track import Track
 
 # Entries and files that one answer lists.
@@ -26,7 +27,7 @@ def status_of(room: Room, sight: Sight, now: float) -> dict[str, Any]:
         one["lanes"][kind] = {"state": "off", "reason": why}
     for model, why in room.absent.items():
         models[model] = {"style": None, "reason": why, "lanes": {}}
-    return {"models": models, "files": len(room.files)}
+    return {"models": models, "files": len(room.files), "left_out": room.census.shown(room.files)}
 
 
 def _lane(room: Room, track: Track, sight: Sight, now: float) -> dict[str, Any]:
@@ -85,7 +86,10 @@ def _epoch(epoch: Epoch) -> dict[str, Any]:
 def _open_file(
     room: Room, track: Track, path: str, opened: Opened, epoch: Epoch | None, sight: Sight
 ) -> dict[str, Any]:
-    """`files`: skeletons; `snippets` as they stand in the prompt, best last; `warm_on`: engines that have all of it."""
+    """`files`: skeletons; `snippets` as they stand in the prompt, best last; `warm_on`: engines that have all of it.
+
+    `runway_line`: the line that an editor told of and the runway was cut for; null when a request came since.
+    """
     near, lookout = opened.nears.get(epoch.serial) if epoch else None, opened.lookout
     items, found = near.near.items if near else (), lookout.found
     return {
@@ -98,6 +102,7 @@ def _open_file(
         "similar": _similar(room, track, lookout),
         "similar_tokens": len(found.tokens),
         "runway_tokens": near.chain.runway if near and near.chain else 0,
+        "runway_line": opened.landed[0] if opened.landed and near and near.chain and not near.moved else None,
         "warm_on": track.warm_on(path, sight),
     }
 
@@ -130,6 +135,9 @@ def _engine(track: Track, name: str, sight: Sight) -> dict[str, Any]:
     progress = sight.progress(name, track.key(newest))
     tokens, share = track.resident_share(newest, name, sight)
     age = sight.warmth.resident(name, choice.chain.tokens) if choice else None
+    waits = None if progress.state is WarmState.WARM else sight.waits_s(name)
+    quiet = f"waiting {waits:.0f} s for a quiet moment: somebody's answer is in work" if waits and waits >= 1 else ""
+    why = progress.reason or ("" if choice else track.why_empty(name, sight))
     return {
         "state": "warm" if choice and choice.epoch is newest and choice.whole else str(progress.state),
         "ready": sight.ready(name),
@@ -141,7 +149,8 @@ def _engine(track: Track, name: str, sight: Sight) -> dict[str, Any]:
         "exact": bool(age and age.exact),
         "speed_tokens_s": progress.speed_tokens_s,
         "origin": {"computed": progress.computed, "found": progress.found},
-        "reason": progress.reason or ("" if choice else track.why_empty(name, sight)),
+        "waiting_s": None if waits is None else round(waits, 1),
+        "reason": "; ".join(one for one in (why, quiet) if one),
     }
 
 

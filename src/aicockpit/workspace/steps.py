@@ -118,24 +118,42 @@ class PrefetchCounters:
 class Speed:
     """Prefill speed as measured: the median of the last steps, since one that waited says nothing."""
 
-    samples: deque[float] = field(default_factory=lambda: deque(maxlen=5))
+    samples: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=5))
+    empty: deque[float] = field(default_factory=lambda: deque(maxlen=5))
 
     @property
     def tokens_s(self) -> float | None:
-        return median(self.samples) if self.samples else None
+        return median(computed / seconds for computed, seconds in self.samples) if self.samples else None
 
     def add(self, computed: int, seconds: float) -> None:
         if seconds > 0:
-            self.samples.append(computed / seconds)
+            self.samples.append((computed, seconds))
+
+    def add_empty(self, seconds: float) -> None:
+        """Of a request that found everything: what each costs, however short."""
+        self.empty.append(seconds)
+
+    def tokens_in(self, seconds: float) -> float | None:
+        """Tokens that a step of this length computes, or None before the first.
+
+        Where a request costs most of that by itself, as on a machine that is busy, the step is as long again: shorter
+        ones would only be more.
+        """
+        if not self.samples:
+            return None
+        cost = median(self.empty) if self.empty else 0.0
+        rate = median(computed / max(took - cost, took / 4) for computed, took in self.samples)
+        return rate * max(seconds - cost, cost)
 
 
-def step_length(speed: float | None, last: int, block_size: int, limits: PrefetchLimits) -> int:
+def step_length(tokens: float | None, last: int, block_size: int, limits: PrefetchLimits) -> int:
     """Tokens of the next step, a multiple of the block size, at least one block. `last`: of the step before, or 0.
 
-    It grows by no more than `growth` times: a short step says little about a long one.
+    `tokens`: what `Speed.tokens_in` makes of `step_s`. A step grows by no more than `growth` times: a short one says
+    little about a long one.
     """
-    wanted = float(limits.first_step) if speed is None else speed * limits.step_s
-    if last and speed is not None:
+    wanted = float(limits.first_step) if tokens is None else tokens
+    if last and tokens is not None:
         wanted = min(wanted, last * limits.growth)
     return max(1, int(wanted) // block_size) * block_size
 

@@ -1,4 +1,5 @@
-"""What stands around the open files of one room: their skeletons, and a search for similar snippets beside the room.
+"""What stands around the open files of one room: their skeletons, the runways of places that an editor told of, and a
+search for similar snippets beside the room.
 
 A search may have to read the whole tree first, so it is a task of its own, one at a time; saves do not wait for it.
 """
@@ -68,7 +69,13 @@ class Surroundings:
             opened.lookout.take(self._desk.clock(), search.words, found)
 
     async def attend(self, track: Track, survey: Callable[[], Snapshot], files: Mapping[str, bytes]) -> None:
-        """Make the skeletons that are due for one track. `survey`: the tree that was analysed. Raises BuildFailed."""
+        """Cut the runways and make the skeletons that are due for one track. `survey`: the tree that was analysed.
+
+        Raises BuildFailed.
+        """
+        for path, saved, line, begun in track.landings(files):
+            runway = await self._desk.builder.runway(track.spec, path, saved, line, begun)
+            track.open.land(path, saved, line, runway)
         for path, epoch in track.near_due(files, self._desk.sight):
             content, size = files.get(path), track.budget.neighbourhood
             without = frozenset(item.path for item in epoch.pack.items)

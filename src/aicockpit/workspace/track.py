@@ -19,7 +19,7 @@ from datetime import date
 from aicockpit.workspace.budget import Budget
 from aicockpit.workspace.builds import Built, Described, Kind, ModelSpec, NearBy, Said, Snapshot
 from aicockpit.workspace.epoch import Chain, Entry, Epoch, completion_chain, differing, renumbered
-from aicockpit.workspace.head import Choice, Head, Hold, choose, covered, head_of, no_near, steady
+from aicockpit.workspace.head import Choice, Head, Hold, Lacks, choose, covered, head_of, no_near, steady
 from aicockpit.workspace.openfiles import OpenFiles
 from aicockpit.workspace.sight import Sight
 from aicockpit.workspace.steps import Key, WarmState
@@ -263,6 +263,10 @@ class Track:
         if any(one.serial == serial for one in self.epochs):
             self.open.near_made(path, serial, content, near)
 
+    def landings(self, files: Mapping[str, bytes]) -> list[tuple[str, bytes, int, str]]:
+        """Open files where an editor told of a place that no runway was cut for yet. See `OpenFiles`."""
+        return self.open.landings(files) if self.kind == "completion" and self.epochs else []
+
     def renew_near(self, sight: Sight) -> None:
         """Set every neighbourhood behind its epoch's journal as it is now, and the runway behind it."""
         engines = sight.serving(self.spec.name)
@@ -326,7 +330,8 @@ class Track:
     def head(self, engine: str, sight: Sight, path: str, asked: int | None) -> Head:
         """See `head.py`. Never waits, never computes what is not at hand."""
         choice = self.choose(engine, sight, path)
-        return head_of(choice, asked) if choice else Head(reason=self.why_empty(engine, sight))
+        lacks = Lacks.WARMTH if self.epochs else Lacks.EPOCH
+        return head_of(choice, asked) if choice else Head(reason=self.why_empty(engine, sight), lacks=lacks)
 
     def why_empty(self, engine: str, sight: Sight) -> str:
         if self.epochs and (chain := self.epochs[0].newest):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from aicockpit.errors import AicockpitError
-from aicockpit.prompts import fim, journal, pack, skeleton, tokens
+from aicockpit.prompts import fim, journal, pack, skeleton, tail, tokens
 from aicockpit.prompts.languages import Grammars
 from aicockpit.prompts.neighbours import around
 from aicockpit.prompts.rank import Graph, graph
@@ -161,6 +161,14 @@ class Workshop:
                 items.append((other, f"near {path}", len(item)))
         return NearBy(tuple(ids), tuple(items))
 
+    def runway(self, spec: ModelSpec, path: str, content: bytes | None, line: int, begun: str) -> tuple[int, ...]:
+        """See `approach`; empty where nothing can be told."""
+        text = self._readable(content)
+        if text is None or spec.max_model_len is None:
+            return ()
+        model = self._model(spec)
+        return approach(model.style, model.encoder, spec.max_model_len, path, text, line, begun)
+
     def plant(self, workspace: str, rows: Sequence[PathAndHash]) -> list[PathAndHash]:
         """See `Index`, also for the next two."""
         return self._index.plant(workspace, rows)
@@ -222,6 +230,19 @@ class Workshop:
     def _readable(self, content: bytes | None) -> str | None:
         data = None if content is None else blobs.read(self._blobs, content)
         return None if data is None or len(data) > MAX_FILE else data.decode("utf-8", "replace")
+
+
+def approach(
+    style: fim.Style, encoder: tokens.Encoder, max_len: int, path: str, text: str, line: int, begun: str = ""
+) -> tuple[int, ...]:
+    """The tail of a request at `line` (from 1) of a saved file up to that line's end, cut as requests are.
+
+    `max_len`: the model's length in tokens. `begun`: how the window of the file's last request began, "" for none.
+    """
+    limits = tail.limits_of(max_len)
+    before, behind = tail.at_line(text, line)
+    before, behind = tail.window(before, behind, limits, tail.found(before, begun, limits))
+    return style.lead(encoder, path, before, behind)
 
 
 def answer(workshop: Workshop, call: str, values: tuple[object, ...]) -> tuple[bool, object]:
