@@ -19,13 +19,14 @@ const SAYS = "ui/say.ts";
 
 const wrong = [];
 for (const name of readdirSync(SOURCE, { recursive: true })) {
-  if (!name.endsWith(".ts")) continue;
+  if (!/\.(ts|css)$/.test(name)) continue;
   const path = join(SOURCE, name);
   const text = readFileSync(path, "utf8");
+  if (text.split("\n").length - 1 > LINES) wrong.push(`${name}: more than ${LINES} lines`);
+  if (name.endsWith(".css")) continue;
   const room = name.split("/")[0];
   if (!(room in MAY)) wrong.push(`${name}: no room of that name`);
   if (name !== SAYS && /window\.show\w+Message\b/.test(text)) wrong.push(`${name} shows a message past ${SAYS}`);
-  if (text.split("\n").length - 1 > LINES) wrong.push(`${name}: more than ${LINES} lines`);
   for (const [, target] of text.matchAll(/(?:from|import\()\s*"([^"]+)"/g)) {
     if (target === "vscode" && !KNOWS_EDITOR.has(room)) wrong.push(`${name} imports vscode`);
     if (room === "webview" && target.startsWith("node:")) wrong.push(`${name} imports ${target}`);

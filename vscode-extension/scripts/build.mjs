@@ -1,7 +1,9 @@
-// Bundles the extension (Node) and its two pages (browser) into dist/. `--production` minifies, `--watch` stays.
+// Bundles the extension (Node) and its two pages (browser) into dist/. `--production` minifies and writes the README of the
+// package, `--watch` stays.
 import { mkdirSync } from "node:fs";
 import process from "node:process";
 import { context } from "esbuild";
+import { writePackaged } from "./readme.mjs";
 
 const production = process.argv.includes("--production");
 const shared = {
@@ -12,6 +14,7 @@ const shared = {
   legalComments: "none",
 };
 mkdirSync("dist", { recursive: true });
+if (production) writePackaged("README.md", "dist/README.md");
 const builds = [
   {
     ...shared,

@@ -33,6 +33,7 @@ import {
   readWorkspace,
 } from "./shapes";
 import { chatChoice, completionChoice, type ReadChoice, streamOf } from "./stream";
+import { toolsOf, wireMessage } from "./toolWire";
 
 /** Where to, and with which key. Empty key: none is sent. */
 export interface Options extends Server {
@@ -158,10 +159,11 @@ class HttpGateway implements Client {
   async chat(request: ChatRequest, signal: AbortSignal): Promise<Stream> {
     const body = {
       model: request.model,
-      messages: request.messages,
+      messages: request.messages.map(wireMessage),
       max_tokens: request.maxTokens,
       temperature: request.temperature,
       ...(request.stop !== undefined && request.stop.length > 0 && { stop: request.stop }),
+      ...toolsOf(request),
       ...placeOf(request.place),
     };
     const lane = request.lane === undefined ? {} : { "x-aicockpit-lane": request.lane };

@@ -21,7 +21,7 @@ export type ConnectionState =
 /** Where a request belongs: the server adds this repository's warm context. */
 export interface Place {
   readonly workspace: string;
-  /** Relative to the workspace, with `/`. */
+  /** Relative to the workspace, with `/`. Its ending is all that tells the server the language: there is no field for it. */
   readonly path?: string;
   /** `auto`, `none` or a number of tokens. */
   readonly context?: string;
@@ -46,8 +46,27 @@ export type Content =
   | readonly ({ type: "text"; text: string } | { type: "image_url"; image_url: { url: string } })[];
 
 export interface Message {
-  readonly role: "system" | "user" | "assistant";
+  readonly role: "system" | "user" | "assistant" | "tool";
   readonly content: Content;
+  /** Of the assistant. */
+  readonly toolCalls?: readonly ToolCall[];
+  /** Of a tool: the call that this answers. */
+  readonly toolCallId?: string;
+}
+
+/** A call that a model has asked for. */
+export interface ToolCall {
+  readonly id: string;
+  readonly name: string;
+  /** JSON. */
+  readonly arguments: string;
+}
+
+/** What a model may call. `parameters`: a JSON schema. */
+export interface Tool {
+  readonly name: string;
+  readonly description: string;
+  readonly parameters: object;
 }
 
 export interface ChatRequest {
@@ -58,6 +77,9 @@ export interface ChatRequest {
   readonly stop?: readonly string[];
   readonly place?: Place;
   readonly slot?: string;
+  readonly tools?: readonly Tool[];
+  /** One of them must be called. */
+  readonly toolRequired?: boolean;
   /** `background` waits behind people who type. */
   readonly lane?: "interactive" | "agent" | "background";
 }
@@ -76,8 +98,18 @@ export interface Piece {
   readonly index: number;
   /** Thoughts of a reasoning model, not part of the answer. */
   readonly reasoning?: string;
+  readonly toolCalls?: readonly ToolCallPiece[];
   readonly finish?: string;
   readonly usage?: Usage;
+}
+
+/** A bit of a call: `index` tells calls of one answer apart. */
+export interface ToolCallPiece {
+  readonly index: number;
+  readonly id?: string;
+  readonly name?: string;
+  /** Goes on with the arguments. */
+  readonly text?: string;
 }
 
 /** A streamed answer. Leaving the loop early, or aborting the signal, ends the request at the engine. */

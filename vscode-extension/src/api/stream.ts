@@ -6,9 +6,10 @@ import { faultOfEvent } from "./faults";
 import type { Piece, Stream, Usage } from "./gateway";
 import type { Answer } from "./http";
 import { EventParser } from "./sse";
+import { readToolCalls } from "./toolWire";
 
 /** How one choice of an event is read: completions and chat differ in this only. */
-export type ReadChoice = (choice: Fields) => { readonly text: string; readonly reasoning?: string };
+export type ReadChoice = (choice: Fields) => Pick<Piece, "text" | "reasoning" | "toolCalls">;
 
 /** `choices[].text` of /v1/completions. */
 export const completionChoice: ReadChoice = (choice) => ({ text: choice.text("text", "") });
@@ -17,7 +18,12 @@ export const completionChoice: ReadChoice = (choice) => ({ text: choice.text("te
 export const chatChoice: ReadChoice = (choice) => {
   const delta = choice.maybeFields("delta");
   const reasoning = delta?.maybeText("reasoning_content") ?? delta?.maybeText("reasoning") ?? "";
-  return { text: delta?.maybeText("content") ?? "", ...(reasoning !== "" && { reasoning }) };
+  const toolCalls = readToolCalls(delta);
+  return {
+    text: delta?.maybeText("content") ?? "",
+    ...(reasoning !== "" && { reasoning }),
+    ...(toolCalls.length > 0 && { toolCalls }),
+  };
 };
 
 /** `candidates`: how many choices must have ended before leaving early means that nothing is left to compute. */

@@ -146,14 +146,17 @@ function working(input: StatusInput): Draft {
   }
 }
 
-/** `84 ms 97 %`: of the last completion that asked the server. */
+/** `84 ms 97 %`: of the last completion; `≈97 %` where the server expected it and nobody counted. */
 function figuresOf(last: Trace | undefined): string {
   if (last === undefined) return "";
   const ms = last.shownMs ?? last.lastTokenMs;
-  const share = cachedShare(last.usage);
-  return [ms === undefined ? "" : milliseconds(ms), share === undefined ? "" : percent(share)]
-    .filter((part) => part !== "")
-    .join(" ");
+  return [ms === undefined ? "" : milliseconds(ms), shareOf(last)].filter((part) => part !== "").join(" ");
+}
+
+function shareOf({ usage, expected }: Trace): string {
+  const counted = cachedShare(usage);
+  if (counted !== undefined) return percent(counted);
+  return expected === undefined || expected.prompt <= 0 ? "" : `≈${percent(expected.cached / expected.prompt)}`;
 }
 
 function runningIcon(input: StatusInput): { readonly turns: boolean; readonly again: number | undefined } | undefined {
@@ -196,19 +199,23 @@ function warmthOf({ state, warm }: FolderStatus): string {
 }
 
 function lastLine(last: Trace): string {
-  const { usage } = last;
   const figures = figuresOf(last);
-  const tokens =
-    usage?.cached === undefined ? "" : `, ${count(usage.cached)} of ${count(usage.prompt)} prompt tokens were cached`;
+  const tokens = tokensIn(last);
   const why = last.why === "" ? "" : `: ${plain(last.why)}`;
   return `Last completion: ${plain(last.outcome)}${figures === "" ? "" : ` (${figures})`}${tokens}${why}`;
 }
 
-/** The last completion that has figures: one that asked the server where there is one, else one that was shown. */
+function tokensIn({ usage, expected }: Trace): string {
+  if (usage?.cached !== undefined)
+    return `, ${count(usage.cached)} of ${count(usage.prompt)} prompt tokens were cached`;
+  if (usage !== undefined || expected === undefined) return "";
+  return `, the server expected ${count(expected.cached)} of about ${count(expected.prompt)} prompt tokens to be cached`;
+}
+
+/** The newest completion that was shown, else the newest that ended. */
 export function lastCompletion(newestFirst: readonly Trace[]): Trace | undefined {
   const ended = newestFirst.filter((trace) => trace.feature === "completion" && trace.outcome !== "running");
-  const shown = ended.filter((trace) => trace.shownMs !== undefined);
-  return shown.find((trace) => trace.usage !== undefined) ?? shown[0] ?? ended[0];
+  return ended.find((trace) => trace.shownMs !== undefined) ?? ended[0];
 }
 
 /** The oldest request that is still under way; one that never ended is none. */

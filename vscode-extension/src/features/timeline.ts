@@ -14,7 +14,7 @@ export interface Trace {
   /** For people: the file and line, or the question's first words. */
   readonly what: string;
   requestId?: string;
-  /** From the keystroke until the request left. */
+  /** From the user's act, as the extension host was told of it, until the request left. */
   sentMs?: number;
   headersMs?: number;
   firstTokenMs?: number;
@@ -22,6 +22,11 @@ export interface Trace {
   /** Until it was on the screen, filters included. */
   shownMs?: number;
   usage?: Usage;
+  /** Of a completion, sent: text before and behind the cursor, and how much of it begins as the request before did. */
+  characters?: number;
+  repeated?: number;
+  /** Prompt tokens, and those of them that the server expected to be cached, where nobody counted them. */
+  expected?: { readonly cached: number; readonly prompt: number };
   /** The server's word on context and route: response headers. */
   context?: string;
   route?: string;

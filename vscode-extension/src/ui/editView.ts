@@ -3,6 +3,8 @@
 import * as vscode from "vscode";
 import type { Span, View } from "../features/edit/view";
 
+const AGAIN_MS = 500;
+
 /** What a click hands to its command. */
 export interface EditTarget {
   readonly uri: string;
@@ -17,6 +19,7 @@ export class EditViews implements vscode.CodeLensProvider, vscode.Disposable {
   #old = decoration("-", "#f85149", "diffEditor.removedLineBackground", "editorOverviewRuler.deletedForeground");
   #new = decoration("+", "#2ea043", "diffEditor.insertedLineBackground", "editorOverviewRuler.addedForeground");
   #keys = new Map<string, boolean>();
+  #again: ReturnType<typeof setTimeout> | undefined;
   #parts: vscode.Disposable[] = [
     vscode.languages.registerCodeLensProvider({ pattern: "**" }, this),
     vscode.window.onDidChangeVisibleTextEditors(() => this.#drawAll()),
@@ -33,7 +36,14 @@ export class EditViews implements vscode.CodeLensProvider, vscode.Disposable {
     for (const editor of vscode.window.visibleTextEditors)
       if (editor.document.uri.toString() === key) this.#draw(editor);
     if (JSON.stringify(before?.lenses) !== JSON.stringify(this.#views.get(key)?.lenses)) this.#lensesChanged.fire();
+    if (!this.#views.has(key)) this.#fireAgain();
     this.#setKeys();
+  }
+
+  /** The editor asks for lenses 250 ms after it was told, and not at all if it loses the focus meanwhile: dead ones stay. */
+  #fireAgain(): void {
+    clearTimeout(this.#again);
+    this.#again = setTimeout(() => this.#lensesChanged.fire(), AGAIN_MS);
   }
 
   provideCodeLenses(document: vscode.TextDocument): vscode.CodeLens[] {
@@ -45,6 +55,7 @@ export class EditViews implements vscode.CodeLensProvider, vscode.Disposable {
   }
 
   dispose(): void {
+    clearTimeout(this.#again);
     for (const part of [this.#old, this.#new, this.#lensesChanged, ...this.#parts]) part.dispose();
   }
 

@@ -3,6 +3,7 @@
 import { createHash as digest } from "node:crypto";
 import { join } from "node:path";
 import * as vscode from "vscode";
+import type { WorkspaceStatus } from "../api/gateway";
 import type { FolderStatus } from "../features/states";
 import { createHash, type Hash } from "../features/workspace/hash";
 import { pathIn, workspaceName } from "../features/workspace/names";
@@ -69,6 +70,10 @@ class OpenedFolders implements Folders, vscode.Disposable {
 
   status(): FolderStatus | undefined {
     return this.#current()?.sync.status;
+  }
+
+  saw(workspace: WorkspaceStatus): void {
+    for (const { sync } of this.#opened.values()) sync.saw(workspace);
   }
 
   dispose(): void {

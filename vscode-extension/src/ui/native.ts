@@ -1,7 +1,7 @@
 /** The editor's own chat, where it has one: a participant, and our models among those to choose from. */
 
 import * as vscode from "vscode";
-import type { Message, Model } from "../api/gateway";
+import type { ChatRequest, Model, Tool, ToolCall } from "../api/gateway";
 import { TokenEstimate } from "../context/tokens";
 import { answer } from "../features/chat/answer";
 import { fileBlock } from "../features/chat/blocks";
@@ -10,8 +10,10 @@ import { sentenceOf } from "../features/chat/faults";
 import { alternating, type HostMessage, limitsOf, nativeTurn, sentOf } from "../features/chat/native";
 import { fitPrompt, messagesOf, roomOf, textOf } from "../features/chat/prompt";
 import { shorten } from "../features/chat/title";
+import { ToolSense, type ToolUse } from "../features/chat/tools";
 import { ChatFiles, pathOf } from "./chatFiles";
 import { chatPlace } from "./chatPlace";
+import { iconPath } from "./icon";
 import type { Services } from "./services";
 
 const VENDOR = "aicockpit";
@@ -43,13 +45,15 @@ function start(services: Services): vscode.Disposable {
 function registerModels(services: Services): vscode.Disposable {
   const changed = new vscode.EventEmitter<void>();
   const estimate = new TokenEstimate();
+  const sense = new ToolSense(() => changed.fire());
   const provider: vscode.LanguageModelChatProvider = {
     onDidChangeLanguageModelChatInformation: changed.event,
     async provideLanguageModelChatInformation() {
+      const { connection, config } = services;
       try {
-        return (await services.connection.models())
-          .filter(chats)
-          .map((model) => information(model, services.config.chatMaxTokens));
+        const models = (await connection.models()).filter(chats);
+        const tools = await Promise.all(models.map((model) => sense.can(connection.gateway, model)));
+        return models.map((model, at) => information(model, config.chatMaxTokens, tools[at] === true));
       } catch (error) {
         services.connection.met(error);
         return [];
@@ -57,16 +61,19 @@ function registerModels(services: Services): vscode.Disposable {
     },
     async provideLanguageModelChatResponse(model, messages, options, progress, token) {
       const given = alternating(messages.map(hostMessage));
+      const tools = { tools: (options.tools ?? []).map(toolOf), toolRequired: isRequired(options.toolMode) };
       const maxTokens =
         numberIn(options.modelOptions, "max_tokens") ?? Math.min(model.maxOutputTokens, services.config.chatMaxTokens);
       const temperature = numberIn(options.modelOptions, "temperature") ?? services.config.temperature;
-      const error = await run(services, model.id, given, maxTokens, temperature, token, (text) =>
+      const asked = { model: model.id, messages: given, maxTokens, temperature, ...tools };
+      const { uses, error } = await run(services, asked, token, (text) =>
         progress.report(new vscode.LanguageModelTextPart(text)),
       );
       if (error !== undefined) throw new Error(error);
+      for (const { id, name, input } of uses) progress.report(new vscode.LanguageModelToolCallPart(id, name, input));
     },
     async provideTokenCount(model, text) {
-      return estimate.text(model.id, typeof text === "string" ? text : hostMessage(text).text);
+      return estimate.text(model.id, typeof text === "string" ? text : wordsOf(hostMessage(text)));
     },
   };
   const registered = vscode.lm.registerLanguageModelChatProvider(VENDOR, provider);
@@ -99,7 +106,8 @@ function registerParticipant(services: Services): vscode.Disposable {
         stream.progress(`Left out, to fit into the model's length: ${fitted.left.join(", ")}`);
       const messages = messagesOf(fitted.turns, wishes);
       let text = "";
-      const error = await run(services, model.id, messages, room.answer, temperature, token, (piece) => {
+      const asked = { model: model.id, messages, maxTokens: room.answer, temperature };
+      const { error } = await run(services, asked, token, (piece) => {
         text += piece;
         stream.markdown(piece);
       });
@@ -111,52 +119,43 @@ function registerParticipant(services: Services): vscode.Disposable {
     }
   };
   const participant = vscode.chat.createChatParticipant("aicockpit.chat", handler);
-  participant.iconPath = vscode.Uri.joinPath(services.context.extensionUri, "media", "icon.svg");
+  participant.iconPath = iconPath(services.context.extensionUri);
   return vscode.Disposable.from(participant, { dispose: () => files?.dispose() });
 }
 
-/** What went wrong, in a sentence; undefined: nothing. */
+/** `error`: what went wrong, in a sentence; undefined: nothing. */
 async function run(
   services: Services,
-  model: string,
-  messages: readonly Message[],
-  maxTokens: number,
-  temperature: number,
+  asked: ChatRequest,
   token: vscode.CancellationToken,
   hear: (text: string) => void,
-): Promise<string | undefined> {
+): Promise<{ readonly uses: readonly ToolUse[]; readonly error: string | undefined }> {
   const abort = new AbortController();
   const cancelled = token.onCancellationRequested(() => abort.abort());
   if (token.isCancellationRequested) abort.abort();
   try {
     const { timeline, connection } = services;
     const place = chatPlace(services);
-    const trace = timeline.begin(
-      "chat",
-      model,
-      shorten(
-        textOf(messages.at(-1)?.content ?? "")
-          .split("\n")
-          .at(-1) ?? "",
-        80,
-      ),
-    );
-    const request = { model, messages, maxTokens, temperature, ...(place && { place }) };
+    const lastLine = textOf(asked.messages.at(-1)?.content ?? "")
+      .split("\n")
+      .at(-1);
+    const trace = timeline.begin("chat", asked.model, shorten(lastLine ?? "", 80));
     const clock = (): number => performance.now();
-    const asked = {
+    const parts = {
       gateway: connection.gateway,
-      request,
+      request: { ...asked, ...(place && { place }) },
       signal: abort.signal,
       timeline,
       trace,
       began: clock(),
       clock,
     };
-    const { ending, error } = await answer(asked, (text) => {
+    const { uses, ending, error } = await answer(parts, (text) => {
       if (text !== "") hear(text);
     });
     if (ending.stopped !== true) connection.met(error);
-    return ending.fault === undefined ? undefined : `${ending.fault.message} ${ending.fault.fix}`.trim();
+    const fault = ending.fault && `${ending.fault.message} ${ending.fault.fix}`.trim();
+    return { uses, error: fault };
   } finally {
     cancelled.dispose();
   }
@@ -223,7 +222,7 @@ function chats({ role }: Model): boolean {
   return role === undefined || role === "chat" || role === "vision";
 }
 
-function information(model: Model, maxTokens: number): vscode.LanguageModelChatInformation {
+function information(model: Model, maxTokens: number, tools: boolean): vscode.LanguageModelChatInformation {
   const { input, output } = limitsOf(model.maxLength, maxTokens);
   return {
     id: model.id,
@@ -237,31 +236,69 @@ function information(model: Model, maxTokens: number): vscode.LanguageModelChatI
         : `${model.maxLength.toLocaleString("en")} tokens, on your own server`,
     maxInputTokens: input,
     maxOutputTokens: output,
-    // Tools are not passed on. Said otherwise here, for else the editor's agent mode, which is its default, hides our models,
-    // and then refuses every `@aicockpit` with "Language model unavailable".
-    capabilities: { imageInput: model.role === "vision", toolCalling: true },
+    // Without tools the editor's agent mode, its default, hides a model, and where all are hidden it refuses `@aicockpit`
+    // with "Language model unavailable": its other modes do not.
+    capabilities: { imageInput: model.role === "vision", toolCalling: tools },
   };
 }
 
 function hostMessage(message: vscode.LanguageModelChatRequestMessage): HostMessage {
   const texts: string[] = [];
   const images: string[] = [];
-  for (const part of message.content) {
-    if (part instanceof vscode.LanguageModelTextPart) texts.push(part.value);
-    else if (part instanceof vscode.LanguageModelToolResultPart) {
-      texts.push(...part.content.map((each) => (each instanceof vscode.LanguageModelTextPart ? each.value : "")));
-    } else if (isPicture(part))
-      images.push(`data:${part.mimeType};base64,${Buffer.from(part.data).toString("base64")}`);
-  }
+  const calls: ToolCall[] = [];
+  const results: { id: string; text: string }[] = [];
   const { Assistant, User } = vscode.LanguageModelChatMessageRole;
   const role = message.role === Assistant ? "assistant" : message.role === User ? "user" : "system";
-  return { role, text: texts.join(""), images };
+  for (const part of message.content) {
+    if (part instanceof vscode.LanguageModelTextPart) texts.push(part.value);
+    else if (part instanceof vscode.LanguageModelToolCallPart)
+      calls.push({ id: part.callId, name: part.name, arguments: JSON.stringify(part.input) });
+    else if (part instanceof vscode.LanguageModelToolResultPart) {
+      results.push({ id: part.callId, text: part.content.map(resultText).join("") });
+      images.push(...part.content.filter(isPicture).map(pictureUrl));
+    } else if (isPicture(part)) images.push(pictureUrl(part));
+  }
+  return { role, text: texts.join(""), images, calls, results };
+}
+
+/** What a tool gave back, as the model reads it. */
+function resultText(part: unknown): string {
+  if (part instanceof vscode.LanguageModelTextPart) return part.value;
+  if (part instanceof vscode.LanguageModelPromptTsxPart) return JSON.stringify(part.value);
+  if (!isData(part)) return "";
+  return /^text\/|[/+]json$/.test(part.mimeType) ? Buffer.from(part.data).toString("utf8") : "";
+}
+
+function pictureUrl(part: Data): string {
+  return `data:${part.mimeType};base64,${Buffer.from(part.data).toString("base64")}`;
+}
+
+/** All that is sent of a message, for its length. */
+function wordsOf({ text, calls, results }: HostMessage): string {
+  return [text, ...calls.map((call) => call.name + call.arguments), ...results.map((one) => one.text)].join("\n");
+}
+
+function toolOf({ name, description, inputSchema }: vscode.LanguageModelChatTool): Tool {
+  return { name, description, parameters: inputSchema ?? { type: "object", properties: {} } };
+}
+
+function isRequired(mode: vscode.LanguageModelChatToolMode | undefined): boolean {
+  return mode === vscode.LanguageModelChatToolMode.Required;
 }
 
 /** A part that hosts newer than our types have. */
-function isPicture(part: unknown): part is { readonly mimeType: string; readonly data: Uint8Array } {
+interface Data {
+  readonly mimeType: string;
+  readonly data: Uint8Array;
+}
+
+function isData(part: unknown): part is Data {
   if (typeof part !== "object" || part === null || !("mimeType" in part) || !("data" in part)) return false;
-  return typeof part.mimeType === "string" && part.mimeType.startsWith("image/") && part.data instanceof Uint8Array;
+  return typeof part.mimeType === "string" && part.data instanceof Uint8Array;
+}
+
+function isPicture(part: unknown): part is Data {
+  return isData(part) && part.mimeType.startsWith("image/");
 }
 
 function numberIn(options: Readonly<Record<string, unknown>> | undefined, name: string): number | undefined {

@@ -6,6 +6,7 @@ import { rowOf, summariesOf } from "../features/panel";
 import { decodeFromPanel, type FromPanel, type PanelRow, type ToPanel } from "../features/panelProtocol";
 import { serverView } from "../features/panelServer";
 import type { Trace } from "../features/timeline";
+import { iconPath } from "./icon";
 import { showPage } from "./page";
 import type { Services } from "./services";
 
@@ -42,7 +43,7 @@ class Panel implements vscode.Disposable {
   ) {
     const { extensionUri } = services.context;
     this.#panel = vscode.window.createWebviewPanel(TYPE, `AiCockpit: ${TITLE}`, vscode.ViewColumn.Active);
-    this.#panel.iconPath = vscode.Uri.joinPath(extensionUri, "media", "icon.svg");
+    this.#panel.iconPath = iconPath(extensionUri);
     this.#accounts = new Accounts(
       (id) => services.connection.gateway.account(id, this.#stop.signal),
       (id) => this.#accountCame(id),
@@ -136,8 +137,11 @@ class Panel implements vscode.Disposable {
     this.#asking = true;
     this.#askAgain = false;
     const { connection, folders } = this.services;
-    const folder = folders.status();
-    const { workspace, problem } = await this.#workspace(folder?.name);
+    const { workspace, problem } = await this.#workspace(folders.status()?.name);
+    const again = this.#askAgain;
+    // The status bar and the line above the lanes then say what the lanes say; that news is told below, not asked for again.
+    if (workspace !== undefined) folders.saw(workspace);
+    this.#askAgain = again;
     this.#asking = false;
     if (this.#stop.signal.aborted) return;
     this.#tell({
@@ -147,7 +151,7 @@ class Panel implements vscode.Disposable {
         connection: connection.state,
         models: connection.state.kind === "ready" ? connection.state.models : [],
         engines: this.#accounts.engines(),
-        folder,
+        folder: folders.status(),
         workspace,
         workspaceProblem: problem,
       }),

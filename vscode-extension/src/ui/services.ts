@@ -1,7 +1,7 @@
 /** What `extension.ts` makes once and every adapter gets. */
 
 import type * as vscode from "vscode";
-import type { Gateway, Model, Place } from "../api/gateway";
+import type { Gateway, Model, Place, WorkspaceStatus } from "../api/gateway";
 import type { ConnectionState, FolderStatus } from "../features/states";
 import type { Timeline } from "../features/timeline";
 import type { Config } from "./config";
@@ -38,4 +38,6 @@ export interface Folders {
   readonly onChange: vscode.Event<void>;
   /** Of the folder that matters now (the active editor's, else the first). */
   status(): FolderStatus | undefined;
+  /** Somebody asked the server for a workspace: `status` follows. */
+  saw(workspace: WorkspaceStatus): void;
 }

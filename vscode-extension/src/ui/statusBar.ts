@@ -3,6 +3,7 @@
 import * as vscode from "vscode";
 import { isOn } from "../features/completion/permission";
 import type { SnoozeState } from "../features/completion/snooze";
+import { Expectations } from "../features/expected";
 import {
   lastCompletion,
   runningTrace,
@@ -24,6 +25,7 @@ export function register(services: Services, snooze: Snooze): vscode.Disposable 
   const look = () => bar.look();
   return vscode.Disposable.from(
     bar,
+    new Expectations(services.timeline, (id) => services.connection.gateway.account(id)),
     services.connection.onChange(look),
     services.folders.onChange(look),
     services.timeline.onChange(look),

@@ -173,9 +173,11 @@ async function act(
       return undefined;
     case "ask": {
       const yes = "Run anyway";
+      const back = "Back to the command";
       // The first is what Enter chooses: pressed twice, it must not run what is dangerous.
-      const chosen = await choose(step.question, step.detail, "Back to the command", yes);
-      if (chosen !== yes) {
+      const chosen = await choose(step.question, step.detail, back, yes);
+      if (chosen === undefined) return undefined; // the editor's own Cancel, and Escape
+      if (chosen === back) {
         const next = await again();
         return await act(services, terminals, next, directory, trace, () => answerAgain(terminals, next));
       }

@@ -1,6 +1,8 @@
 /** The chat page's entry: everything is in `chat/`. */
 
+import "./amber.css";
 import "./chat/chat.css";
+import "./chat/chips.css";
 import "./chat/answer.css";
 import "./chat/compose.css";
 import "./chat/code.css";

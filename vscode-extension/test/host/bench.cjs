@@ -12,7 +12,7 @@ const share = (times, part) =>
   [...times].sort((a, b) => a - b)[Math.min(times.length - 1, Math.floor(times.length * part))];
 const told = (times) => ({ times: times.length, p50: share(times, 0.5), p95: share(times, 0.95) });
 
-/** Types and collects, from the traces, how long after the keystroke each request left. */
+/** Types and collects, from the traces, how long after the event of each change its request was handed to the HTTP stack. */
 async function typing(services) {
   const document = await vscode.workspace.openTextDocument({ language: "python", content: "value = 1\n".repeat(3000) });
   const editor = await vscode.window.showTextDocument(document);

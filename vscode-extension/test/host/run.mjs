@@ -38,7 +38,7 @@ try {
   ];
   fs.writeFileSync(`${run}/given.json`, JSON.stringify({ url: server.url, key: KEY }));
   await page.goto(`${workbench.url}&payload=${encodeURIComponent(JSON.stringify(payload))}`);
-  code = await Promise.race([ended, sleep(90_000).then(() => 3)]);
+  code = await Promise.race([ended, sleep(200_000).then(() => 3)]);
   if (code) await page.screenshot({ path: path.join(process.env.SHOTS ?? run, "fail-host.png") });
 } finally {
   await browser?.close();

@@ -6,6 +6,7 @@ import type { Timeline, Trace } from "../timeline";
 import { faultView, sentenceOf } from "./faults";
 import type { Ending } from "./protocol";
 import { Thinking } from "./thinking";
+import { ToolCalls, type ToolUse } from "./tools";
 
 export interface Asked {
   readonly gateway: Gateway;
@@ -20,6 +21,8 @@ export interface Asked {
 
 export interface Answered {
   readonly ending: Ending;
+  /** What the model asks to be called. */
+  readonly uses: readonly ToolUse[];
   /** What was thrown, unless it was an abort. */
   readonly error?: unknown;
 }
@@ -35,6 +38,7 @@ export async function answer(asked: Asked, hear: (text: string, reasoning: strin
   let first: number | undefined;
   let context: string | undefined;
   let written = false;
+  const calls = new ToolCalls();
   const told = (part: { readonly text: string; readonly reasoning: string }): void => {
     if (part.text === "" && part.reasoning === "") return;
     written ||= part.text !== "";
@@ -62,7 +66,8 @@ export async function answer(asked: Asked, hear: (text: string, reasoning: strin
       if (piece.usage !== undefined) usage = piece.usage;
       if (piece.index !== 0) continue;
       if (piece.finish !== undefined) finish = piece.finish;
-      if (piece.text === "" && piece.reasoning === undefined) continue;
+      if (piece.toolCalls !== undefined) calls.add(piece.toolCalls);
+      if (piece.text === "" && piece.reasoning === undefined && piece.toolCalls === undefined) continue;
       if (first === undefined) {
         first = since();
         timeline.update(trace, { firstTokenMs: first });
@@ -73,18 +78,19 @@ export async function answer(asked: Asked, hear: (text: string, reasoning: strin
     }
     if (signal.aborted) throw new DOMException("stopped", "AbortError");
     told(thinking.end());
-    timeline.update(trace, { ...ended(), outcome: written ? "shown" : "nothing", why: whyOf(written, finish) });
-    return {
-      ending: { ...ending(), ...(finish === "length" && { truncated: true }), ...(!written && nothing(finish)) },
-    };
+    const uses = calls.uses(finish === "length");
+    const some = written || uses.length > 0;
+    timeline.update(trace, { ...ended(), outcome: some ? "shown" : "nothing", why: whyOf(some, finish) });
+    const truncated = finish === "length" && { truncated: true };
+    return { uses, ending: { ...ending(), ...truncated, ...(!some && nothing(finish)) } };
   } catch (error) {
     told(thinking.end());
     if (isAbort(error) || signal.aborted) {
       timeline.update(trace, { ...ended(), outcome: "stopped", why: "You stopped it." });
-      return { ending: { ...ending(), stopped: true } };
+      return { uses: [], ending: { ...ending(), stopped: true } };
     }
     timeline.update(trace, { ...ended(), outcome: "failed", why: sentenceOf(error) });
-    return { ending: { ...ending(), fault: faultView(error) }, error };
+    return { uses: [], ending: { ...ending(), fault: faultView(error) }, error };
   }
 
   function ended(): Partial<Trace> {

@@ -1,28 +1,45 @@
 /** The editor's own chat in our terms: its messages and its history, made into ours. Pure. */
 
-import type { Content, Message } from "../../api/gateway";
+import type { Content, Message, ToolCall } from "../../api/gateway";
 import type { Block, KeptTurn } from "./conversation";
 
-/** A message of the editor's: text and pictures (data URLs). */
+/** A message of the editor's: text, pictures (data URLs), calls of tools, and what tools gave back. */
 export interface HostMessage {
   readonly role: "system" | "user" | "assistant";
   readonly text: string;
   readonly images: readonly string[];
+  readonly calls: readonly ToolCall[];
+  readonly results: readonly { readonly id: string; readonly text: string }[];
 }
 
-/** Neighbours of one role become one message: many templates want user and assistant to take turns. Empty ones go. */
+/**
+ * Neighbours of one role become one message: many templates want user and assistant to take turns. Empty ones go. What a
+ * tool gave back is a message of its own, right behind the call; the rest of such a message follows it.
+ */
 export function alternating(messages: readonly HostMessage[]): readonly Message[] {
-  const joined: HostMessage[] = [];
-  for (const message of messages) {
-    if (message.text === "" && message.images.length === 0) continue;
+  const joined: Message[] = [];
+  for (const { role, text, images, calls, results } of messages) {
+    for (const { id, text: content } of results) joined.push({ role: "tool", content, toolCallId: id });
+    if (text === "" && images.length === 0 && calls.length === 0) continue;
+    const message: Message = { role, content: contentOf(text, images), ...(calls.length > 0 && { toolCalls: calls }) };
     const last = joined.at(-1);
-    if (last === undefined || last.role !== message.role) joined.push(message);
-    else {
-      const text = [last.text, message.text].filter((part) => part !== "").join("\n\n");
-      joined[joined.length - 1] = { role: last.role, text, images: [...last.images, ...message.images] };
-    }
+    if (last?.role !== role || last.toolCalls !== undefined) joined.push(message);
+    else joined[joined.length - 1] = { ...message, content: both(last.content, message.content) };
   }
-  return joined.map(({ role, text, images }) => ({ role, content: contentOf(text, images) }));
+  return joined;
+}
+
+function both(one: Content, other: Content): Content {
+  const [first, second] = [partsOf(one), partsOf(other)];
+  const texts = [...first, ...second]
+    .map((part) => (part.type === "text" ? part.text : ""))
+    .filter((text) => text !== "");
+  const images = [...first, ...second].flatMap((part) => (part.type === "image_url" ? [part.image_url.url] : []));
+  return contentOf(texts.join("\n\n"), images);
+}
+
+function partsOf(content: Content): Exclude<Content, string> {
+  return typeof content === "string" ? [{ type: "text", text: content }] : content;
 }
 
 function contentOf(text: string, images: readonly string[]): Content {

@@ -27,6 +27,8 @@ const TEMPERATURE = 0.6;
 
 export class Courier {
   #flight: Flight | undefined;
+  /** What the last request was for. */
+  #before: Spot | undefined;
   #busyUntil = Number.NEGATIVE_INFINITY;
 
   constructor(
@@ -111,7 +113,7 @@ export class Courier {
     try {
       const request = requestFor(spot, maxTokens, this.parts.slot);
       const leaving = this.parts.gateway.complete(request, flight.controller.signal);
-      this.#note(trace, { sentMs: since() });
+      this.#note(trace, { sentMs: since(), ...this.#lengths(spot) });
       const stream = await leaving;
       if (flight.ended) return;
       this.#note(trace, { headersMs: since(), ...told(stream) });
@@ -126,6 +128,14 @@ export class Courier {
     } finally {
       if (this.#flight === flight) this.#flight = undefined;
     }
+  }
+
+  #lengths(spot: Spot): Pick<Trace, "characters" | "repeated"> {
+    const before = this.#before;
+    this.#before = spot;
+    const same = before?.ask.uri === spot.ask.uri && before.model === spot.model;
+    const repeated = same ? commonLength(before.prefix, spot.prefix) : 0;
+    return { characters: spot.prefix.length + spot.suffix.length, repeated };
   }
 
   /** Until the end, or until a stop rule is sure: leaving the loop ends the request. Returns the model's own reason. */
@@ -165,6 +175,13 @@ export class Courier {
   #note(trace: Trace, change: Partial<Trace>): void {
     this.parts.timeline.update(trace, change);
   }
+}
+
+function commonLength(one: string, other: string): number {
+  const most = Math.min(one.length, other.length);
+  let at = 0;
+  while (at < most && one.charCodeAt(at) === other.charCodeAt(at)) at++;
+  return at;
 }
 
 /** In a single line the engine itself stops at its end. */

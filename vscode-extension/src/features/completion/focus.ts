@@ -11,11 +11,12 @@ export class Focus {
   #later: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
+    /** Lines from 1, as the server counts them. */
     private readonly tell: (workspace: string, path: string, line: number) => void,
     private readonly clock: () => number,
   ) {}
 
-  /** The cursor is here now. A second file within the same second is told of when the second is over. */
+  /** The cursor is here now, in lines from 0. A second file within the same second is told of when the second is over. */
   at(workspace: string, path: string, line: number): void {
     const file = `${workspace}\n${path}`;
     clearTimeout(this.#later);
@@ -28,7 +29,7 @@ export class Focus {
     this.#file = file;
     this.#line = line;
     this.#at = this.clock();
-    this.tell(workspace, path, line);
+    this.tell(workspace, path, line + 1);
   }
 
   /** Say it again at the next occasion: the server may have forgotten. */

@@ -10,9 +10,8 @@ import type { Hash } from "./hash";
 import { Lister } from "./ignored";
 import { Keeper, type KeeperState } from "./keeper";
 import { looksLike, suffixed } from "./names";
-import { pollMs, type Warmth, warmthOf } from "./warmth";
+import { pollMs, retryMs, type Warmth, warmthOf } from "./warmth";
 
-const RETRY_MS = 15_000;
 const ON_THE_WAY: ReadonlySet<FaultKind> = new Set(["dns", "refused", "unreachable", "tls", "proxy", "unauthorized"]);
 
 /** What was decided for a folder, and kept. A yes holds for one server. */
@@ -62,6 +61,8 @@ export class Sync {
   #running: AbortController | undefined;
   #warmth: Warmth | undefined;
   #failure = "";
+  /** Looks in a row that failed. */
+  #failures = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #disposed = false;
 
@@ -102,7 +103,8 @@ export class Sync {
     this.#keeper?.retry();
     if (this.#how === "server") await this.#keep();
     else if (this.#how === "pushing" && this.#keeper === undefined) await this.#keep();
-    else if (this.#how !== "pushing") await this.#begin(false);
+    else if (this.#how === "pushing") this.#poll(0);
+    else await this.#begin(false);
   }
 
   /** The user wants it. */
@@ -141,6 +143,16 @@ export class Sync {
   /** Files or folders that may have changed, relative, with `/`. */
   changed(paths: Iterable<string>): void {
     this.#keeper?.changed(paths);
+  }
+
+  /** Somebody else asked the server for the workspace: what is shown here is what is shown there. */
+  saw(status: WorkspaceStatus): void {
+    if (this.#disposed || this.#how === undefined || status.name !== this.#name) return;
+    const before = JSON.stringify(this.status);
+    this.#take(status);
+    if (JSON.stringify(this.status) === before) return;
+    if (this.#timer !== undefined) this.#poll(pollMs(this.status?.state, this.parts.focused()));
+    this.parts.onChange();
   }
 
   /** Look at the server now: the window has the focus again, or a save was made. */
@@ -277,22 +289,25 @@ export class Sync {
   }
 
   async #look(): Promise<void> {
-    let next = RETRY_MS;
     const name = this.#name;
+    let next: number;
     try {
       const status = await this.parts.gateway.workspace(name);
       if (this.#how === undefined || this.#name !== name || this.#disposed) return;
       this.#met(undefined);
-      await this.#saw(status);
+      await this.#answered(status);
+      this.#failures = 0;
       next = pollMs(this.status?.state, this.parts.focused());
     } catch (error) {
       if (!isAbort(error)) this.#met(error);
+      this.#failures += 1;
+      next = retryMs(this.#failures);
     }
     this.#poll(next);
     this.parts.onChange();
   }
 
-  async #saw(status: WorkspaceStatus | undefined): Promise<void> {
+  async #answered(status: WorkspaceStatus | undefined): Promise<void> {
     if (status === undefined) {
       this.#there = false;
       this.#warmth = undefined;
@@ -301,6 +316,10 @@ export class Sync {
       else if (this.#how === "paused") this.#how = undefined;
       return;
     }
+    this.#take(status);
+  }
+
+  #take(status: WorkspaceStatus): void {
     this.#there = status.files > 0 || this.#how === "server";
     this.#warmth = warmthOf(status, this.parts.model());
   }

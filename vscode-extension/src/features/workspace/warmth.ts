@@ -41,6 +41,11 @@ function share(lanes: readonly LaneStatus[]): number | undefined {
 
 /** Milliseconds until the next look at the server: often while it warms, seldom when nobody looks. */
 export function pollMs(state: Warmth["state"] | "syncing" | undefined, focused: boolean): number {
-  if (!focused) return 60_000;
+  if (!focused) return state === "warming" || state === "syncing" ? 2000 : 60_000;
   return state === "warm" || state === "off" ? 15_000 : 1000;
+}
+
+/** The same after so many looks in a row that failed: a server that starts anew is soon there again. */
+export function retryMs(failures: number): number {
+  return Math.min(15_000, 1000 * 2 ** Math.max(0, failures - 1));
 }

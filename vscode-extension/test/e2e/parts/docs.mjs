@@ -30,7 +30,7 @@ export default async function play({ desk, server, workbench, step }) {
     }, "what is in the folder");
     await page.locator(".quick-input-widget .monaco-button", { hasText: "Add" }).first().click();
     await until(async () => (await input.inputValue()) === "kitchen", "the question for a name");
-    await desk.keys("Enter");
+    await input.press("Enter");
     const told = page.locator(".notification-toast", { hasText: "“kitchen” is ready: 3 pages" }).first();
     await told.waitFor({ timeout: 30_000 });
     await desk.picture("docs-added");

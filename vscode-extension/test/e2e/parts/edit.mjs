@@ -85,16 +85,31 @@ export default async function play({ desk, server, step, assert }) {
       await shows(before, "the old text");
     },
   );
+  await step("no lens stays behind when the editor loses the focus right after Reject All", async () => {
+    const before = await desk.settled("main.py");
+    await desk.keys("Control+Home");
+    await ask(desk, "both ends", "Control+Shift+E");
+    await until(async () => (await lens(/^\s*Accept$/).count()) === 2, "two blocks");
+    await clickTop(lens("Reject All"));
+    await desk.keys("F1");
+    await desk.page.locator(".quick-input-widget input").first().waitFor({ state: "visible" });
+    await shows(before, "the old text");
+    await until(async () => (await desk.page.locator(".codelens-decoration a").count()) === 0, "no lens");
+    await desk.keys("Escape");
+    await desk.focusEditor();
+    await desk.save();
+    await until(() => desk.read("main.py") === before, "the file");
+  });
   await step("Escape ends a running edit and keeps what has come", async () => {
     const before = await desk.settled("main.py");
-    await server.engineSet({ token_delay: 0.1 });
+    await server.engineSet({ token_delay: 1 });
     await desk.keys("Control+Home");
     await ask(desk, "both ends", "Control+Shift+E");
     await until(async () => /Cart, Price/.test(await desk.editorText()), "the first line");
     await desk.keys("Escape");
-    await server.engineSet({ token_delay: 0 });
     await lens("Accept All").first().waitFor();
     assert.doesNotMatch(await desk.editorText(), /b \+ a/);
+    await server.engineSet({ token_delay: 0 });
     await desk.keys("Control+Backspace");
     await shows(before, "the old text");
     await desk.save();

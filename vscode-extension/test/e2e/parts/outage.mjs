@@ -19,5 +19,6 @@ export default async function play({ desk, server, step }) {
     await desk.untilGhost(/return a - b/, 20_000);
     await desk.keys("Escape", "Control+Z");
     await until(async () => (await desk.ghost()).trim() === "", "no ghost text");
+    await desk.untilStatus(/: warm(?!ing)/, 60_000);
   });
 }

@@ -25,7 +25,7 @@ export default async function play({ desk, server, step, assert }) {
     await enterKey(desk, key);
     await desk.command("AiCockpit: Keep This Folder Warm");
     await until(async () => (await mine())?.files >= 5, "a workspace of that key", 30_000);
-    await desk.untilStatus(/warm|cold/, 60_000);
+    await desk.untilStatus(/: warm(?!ing)/, 60_000);
     await desk.picture("sync-pushed");
   });
   await step("a save reaches the server, ignored files and secrets never do", async () => {

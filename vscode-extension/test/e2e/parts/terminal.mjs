@@ -33,7 +33,8 @@ export default async function play({ desk, step, assert }) {
     await describe(desk, LARGEST);
     await box(desk).fill("echo made-by-hand > made.txt");
     await desk.keys("Enter");
-    await until(() => fs.existsSync(path.join(desk.tree, "made.txt")), "the command ran", 20_000);
+    const made = () => fs.existsSync(path.join(desk.tree, "made.txt")) && desk.read("made.txt") !== "";
+    await until(made, "the command ran", 20_000);
     assert.equal(desk.read("made.txt").trim(), "made-by-hand");
   });
   await step("the next command goes to the same terminal, several lines of it too", async () => {
@@ -48,21 +49,56 @@ export default async function play({ desk, step, assert }) {
     assert.equal(await desk.page.locator(".terminal-wrapper").count(), 1);
     await desk.picture("terminal-ran");
   });
-  await step("a dangerous command asks once more, and Enter is a no", async () => {
+  const dialog = desk.page.locator(".monaco-dialog-box", { hasText: "Run anyway" });
+  const asked = async () => {
+    await describe(desk, REMOVE);
+    await desk.keys("Enter");
+    await dialog.waitFor();
+  };
+  await step("a dangerous command asks once more, and Enter goes back to it", async () => {
     fs.mkdirSync(path.join(desk.tree, "build"), { recursive: true });
     await describe(desk, REMOVE);
     await desk.picture("terminal-danger");
-    for (const no of ["Enter", "Escape"]) {
-      await desk.keys("Enter");
-      await desk.page.locator(".monaco-dialog-box", { hasText: "Run anyway" }).waitFor();
-      await desk.picture("terminal-ask");
-      await desk.keys(no);
-      await until(async () => (await value(desk)).startsWith("rm -rf"), "the command in the box again");
-      await box(desk).waitFor({ state: "visible" });
+    await desk.keys("Enter");
+    await dialog.waitFor();
+    await desk.picture("terminal-ask");
+    await desk.keys("Enter");
+    await box(desk).waitFor({ state: "visible" });
+    await until(async () => (await value(desk)).startsWith("rm -rf"), "the command in the box again");
+    assert.ok(fs.existsSync(path.join(desk.tree, "build")));
+    await desk.keys("Escape");
+    await box(desk).waitFor({ state: "hidden" });
+  });
+  await step("Cancel and Escape end it", async () => {
+    for (const end of [
+      () => dialog.locator(".monaco-button", { hasText: "Cancel" }).click(),
+      () => desk.keys("Escape"),
+    ]) {
+      await asked();
+      await end();
+      await dialog.waitFor({ state: "hidden" });
+      const again = box(desk).waitFor({ state: "visible", timeout: 1_000 });
+      await assert.rejects(again, /Timeout/, "the box came back");
     }
     assert.ok(fs.existsSync(path.join(desk.tree, "build")));
-    await desk.keys("Enter");
-    await desk.page.locator(".monaco-dialog-box .monaco-button", { hasText: "Run anyway" }).click();
+  });
+  await step("a dangerous command runs when it was said so", async () => {
+    await asked();
+    await dialog.locator(".monaco-button", { hasText: "Run anyway" }).click();
     await until(() => !fs.existsSync(path.join(desk.tree, "build")), "it ran");
+  });
+  await step("Ctrl+K in a focused terminal opens the box, and the shell does not get the key", async () => {
+    await desk.clear();
+    await desk.command("Terminal: Focus Terminal");
+    await desk.page.locator(".terminal-wrapper.active .xterm.focus").first().waitFor();
+    const rows = desk.page.locator(".terminal-wrapper.active .xterm-rows", { hasText: "echo kept" });
+    await desk.type("echo kept");
+    await rows.first().waitFor();
+    await desk.keys("Home", "Control+K"); // in a shell it would take the line away
+    await desk.page.locator(".quick-input-widget", { hasText: "Describe a terminal command" }).first().waitFor();
+    await desk.picture("terminal-key");
+    await desk.keys("Escape");
+    await box(desk).waitFor({ state: "hidden" });
+    await rows.first().waitFor();
   });
 }

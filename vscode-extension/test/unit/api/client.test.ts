@@ -138,7 +138,7 @@ describe("a completion", () => {
     const request = { model: "m", prefix: "p", suffix: "", maxTokens: 5 };
     await collect(await client.complete(request, never));
     for await (const _ of await client.complete(request, never)) break;
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await new Promise((resolve) => setTimeout(resolve, 500));
     await collect(await client.complete(request, never));
     expect(server.sockets).toHaveLength(1);
   });

@@ -5,7 +5,7 @@ import { faultOf } from "../../../src/api/faults";
 import { type Call, Http, type Limits, readAll, readError } from "../../../src/api/http";
 import { options, type Running, serve, serveRaw } from "./servers";
 
-const LIMITS: Limits = { connectMs: 300, finishMs: 200, keepMs: 60_000 };
+const LIMITS: Limits = { connectMs: 300, finishMs: 1_000, keepMs: 60_000 };
 const open: { close(): Promise<void> }[] = [];
 const stacks: Http[] = [];
 
@@ -40,7 +40,7 @@ async function fault(work: Promise<unknown>): Promise<Fault> {
 }
 
 async function soon(what: () => boolean): Promise<void> {
-  const end = performance.now() + 2_000;
+  const end = performance.now() + 8_000;
   while (!what()) {
     if (performance.now() > end) throw new Error("it did not come to that");
     await new Promise((resolve) => setTimeout(resolve, 2));
@@ -134,7 +134,7 @@ describe("an abort", () => {
     stop.abort();
     expect(isAbort(await work.catch((found: unknown) => found))).toBe(true);
     await soon(() => server.sockets[0]?.destroyed === true);
-    expect(performance.now() - began).toBeLessThan(100);
+    expect(performance.now() - began).toBeLessThan(1_500);
   });
 
   it("in the middle of the answer ends it with an AbortError", async () => {
@@ -194,7 +194,7 @@ describe("an answer", () => {
         void answer.finish();
         break;
       }
-      if (path === "/soon") await new Promise((resolve) => setTimeout(resolve, 60));
+      if (path === "/soon") await new Promise((resolve) => setTimeout(resolve, 600));
     }
     expect(server.sockets).toHaveLength(1);
     await soon(() => server.sockets[0]?.destroyed === true);
@@ -230,7 +230,7 @@ describe("an answer", () => {
       kind: "unreachable",
       code: "idle",
     });
-    const answer = await http.send(options(server.url), get({ path: "/half", idleMs: 60 }));
+    const answer = await http.send(options(server.url), get({ path: "/half", idleMs: 500 }));
     expect(await fault(readAll(answer, 10))).toMatchObject({ kind: "unreachable", code: "idle" });
   });
 
@@ -239,12 +239,12 @@ describe("an answer", () => {
       serve(async (_, response) => {
         for (let at = 0; at < 6; at++) {
           response.write("x");
-          await new Promise((resolve) => setTimeout(resolve, 30));
+          await new Promise((resolve) => setTimeout(resolve, 300));
         }
         response.end();
       }),
     );
-    const answer = await stack().send(options(server.url), get({ idleMs: 100 }));
+    const answer = await stack().send(options(server.url), get({ idleMs: 1_000 }));
     expect((await readAll(answer, 10)).toString()).toBe("xxxxxx");
   });
 });

@@ -249,7 +249,7 @@ describe("a proxy", () => {
       stop.abort();
       await expect(slow).rejects.toMatchObject({ name: "AbortError" });
       while (server.seen.length < 2) await new Promise((resolve) => setTimeout(resolve, 2));
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await new Promise((resolve) => setTimeout(resolve, 300));
       const answer = await http.send(far, { method: "GET", path: "/x", headers: {}, idleMs: 2_000 });
       expect(answer.reused).toBe(true);
       expect(server.seen.map((one) => one.url)).toEqual(["/slow", "/health", "/x"]);

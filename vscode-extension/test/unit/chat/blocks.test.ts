@@ -205,6 +205,8 @@ describe("the editor's own chat", () => {
       role,
       text,
       images,
+      calls: [],
+      results: [],
     });
     expect(
       alternating([message("user", "a"), message("user", "b"), message("assistant", ""), message("assistant", "c")]),

@@ -167,11 +167,11 @@ export function desk(
   };
 }
 
-/** Waits until it holds; fails after two seconds. */
+/** Waits until it holds; fails after eight seconds. */
 export async function until(holds: () => boolean): Promise<void> {
-  const end = Date.now() + 2_000;
+  const end = Date.now() + 8_000;
   while (!holds()) {
-    if (Date.now() > end) throw new Error("it did not come true in two seconds");
+    if (Date.now() > end) throw new Error("it did not come true in eight seconds");
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
 }

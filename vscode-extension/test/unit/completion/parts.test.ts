@@ -225,20 +225,20 @@ describe("with time", () => {
     snooze.dispose();
   });
 
-  test("focus is told once a second at most, and of walks of more than 32 lines", () => {
+  test("focus is told once a second at most, of walks of more than 32 lines, in lines from 1", () => {
     const said: string[] = [];
     const focus = new Focus((_, path, line) => said.push(`${path}:${line}`), Date.now);
     focus.at("w", "a.py", 0);
     focus.at("w", "a.py", 10);
     focus.at("w", "a.py", 40);
     focus.at("w", "b.py", 1);
-    expect(said).toEqual(["a.py:0"]);
+    expect(said).toEqual(["a.py:1"]);
     vi.advanceTimersByTime(1_000);
-    expect(said).toEqual(["a.py:0", "b.py:1"]);
+    expect(said).toEqual(["a.py:1", "b.py:2"]);
     vi.advanceTimersByTime(5_000);
     focus.at("w", "b.py", 33);
     focus.at("w", "b.py", 34);
-    expect(said).toEqual(["a.py:0", "b.py:1", "b.py:34"]);
+    expect(said).toEqual(["a.py:1", "b.py:2", "b.py:35"]);
     focus.forget();
     vi.advanceTimersByTime(5_000);
     focus.at("w", "b.py", 34);

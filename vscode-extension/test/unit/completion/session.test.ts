@@ -33,6 +33,9 @@ describe("sending", () => {
     expect(await newer).toEqual(["eld"]);
     expect(await older).toEqual([]);
     expect(desk.outcomes()).toEqual(["superseded", "shown"]);
+    const [second, first] = desk.timeline.all();
+    expect([first?.repeated, second?.repeated]).toEqual([0, "def f(items):\n    ".length]);
+    expect(second?.characters).toBe(desk.text.length);
   });
 
   test("a request that leaves with the keystroke serves the editor when it asks", async () => {

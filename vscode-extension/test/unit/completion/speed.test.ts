@@ -1,4 +1,4 @@
-/** How long it takes from a keystroke to the request, and to a suggestion that needs none; printed, loosely bounded. */
+/** How long it takes from a change to the request, and to a suggestion that needs none; printed, loosely bounded. */
 
 import { expect, test } from "vitest";
 import type { CompletionRequest } from "../../../src/api/gateway";
@@ -46,7 +46,7 @@ function sessionWith(complete: (request: CompletionRequest) => readonly string[]
   });
 }
 
-test("keystroke to request", async () => {
+test("change to request", async () => {
   let called = 0;
   const session = sessionWith(() => {
     called = performance.now();
@@ -66,7 +66,7 @@ test("keystroke to request", async () => {
   }
   expect(
     report(
-      "keystroke to request",
+      "change to request",
       times.filter((time) => time > 0),
     ),
   ).toBeLessThan(TYPE_THROUGH_MS * 2);

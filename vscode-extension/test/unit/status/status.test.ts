@@ -106,6 +106,17 @@ describe("statusOf", () => {
     ]);
   });
 
+  it("says of a share that nobody counted that it was expected", () => {
+    const last = trace({ shownMs: 41, expected: { cached: 1940, prompt: 2000 } });
+    const view = statusOf(input({ folder: folder({}), last }));
+    expect(view.text).toBe("AiCockpit: warm 41 ms ≈97 %");
+    expect(view.tooltip.at(-1)).toBe(
+      "Last completion: shown (41 ms ≈97 %), the server expected 1,940 of about 2,000 prompt tokens to be cached",
+    );
+    const counted = { ...last, usage: { prompt: 2000, cached: 200, completion: 1 } };
+    expect(statusOf(input({ last: counted })).text).toBe("AiCockpit: ready 41 ms 10 %");
+  });
+
   it("names the remedy of a fault", () => {
     const { tooltip } = statusOf(
       input({ connection: { kind: "offline", why: "Nobody listens.", fix: "Start [it](x)." } }),
@@ -163,12 +174,12 @@ describe("settle", () => {
 });
 
 describe("traces for the status", () => {
-  it("takes the last completion that asked the server", () => {
-    const typed = trace({ id: 3, shownMs: 2, outcome: "typed through" });
-    const asked = trace({ id: 2, shownMs: 80, usage: { prompt: 10, cached: 9, completion: 1 } });
+  it("takes the newest completion that was shown, whether its tokens were counted or not", () => {
+    const stopped = trace({ id: 3, shownMs: 41, outcome: "accepted" });
+    const counted = trace({ id: 2, shownMs: 80, usage: { prompt: 10, cached: 9, completion: 1 } });
     const running = trace({ id: 4, outcome: "running" });
-    expect(lastCompletion([running, typed, asked])?.id).toBe(2);
-    expect(lastCompletion([running, typed])?.id).toBe(3);
+    expect(lastCompletion([running, stopped, counted])?.id).toBe(3);
+    expect(lastCompletion([running, trace({ id: 3, outcome: "superseded" }), counted])?.id).toBe(2);
     expect(lastCompletion([running, trace({ id: 1, outcome: "superseded" })])?.id).toBe(1);
     expect(lastCompletion([running])).toBeUndefined();
   });

@@ -286,7 +286,7 @@ describe("a large folder", () => {
           `5,000 files, round ${round}: ${spent.toFixed(0)} ms, longest turn ${longest.toFixed(1)} ms of CPU`,
         );
       }
-      expect(longest).toBeLessThan(20);
+      expect(longest).toBeLessThan(60);
     },
     90_000,
   );

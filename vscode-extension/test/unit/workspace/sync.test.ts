@@ -4,7 +4,7 @@ import { Fault } from "../../../src/api/fault";
 import type { LaneStatus, WorkspaceStatus } from "../../../src/api/gateway";
 import { looksLike, pathIn, plainName, suffixed, workspaceName } from "../../../src/features/workspace/names";
 import { type Memory, Sync } from "../../../src/features/workspace/sync";
-import { pollMs, warmthOf } from "../../../src/features/workspace/warmth";
+import { pollMs, retryMs, warmthOf } from "../../../src/features/workspace/warmth";
 import { FakeServer, folderOf, hash, until, write } from "./rig";
 
 const made: Sync[] = [];
@@ -305,9 +305,25 @@ describe("a folder that was opened", () => {
       sync.nudge();
       await vi.advanceTimersByTimeAsync(1);
       expect(world.met.some((error) => error instanceof Fault)).toBe(true);
+      const failed = server.calls.length;
+      await vi.advanceTimersByTimeAsync(1001); // a server that starts anew is not left alone for long
+      expect(server.calls.length).toBeGreaterThan(failed);
     } finally {
       vi.useRealTimers();
     }
+  });
+
+  it("takes what another view has just heard of it, and says the same", async () => {
+    const { sync, server } = setUp({ here: true, mode: "always", lanes: [laneOf("warming", { resident: 0.96 })] });
+    await sync.connected();
+    await until(() => sync.status?.state === "warming");
+    const heard: WorkspaceStatus = { name: "tree", revision: 1, files: 2, bytes: 2, lanes: [laneOf("warm")] };
+    sync.saw({ ...heard, name: "another" });
+    expect(sync.status).toMatchObject({ state: "warming", warm: 0.96 });
+    const before = server.calls.length;
+    sync.saw(heard);
+    expect(sync.status).toMatchObject({ state: "warm", warm: 1 });
+    expect(server.calls.length).toBe(before);
   });
 });
 
@@ -360,6 +376,8 @@ describe("warmth", () => {
   });
 
   it("is asked for as often as it matters", () => {
-    expect([pollMs("warm", true), pollMs("warming", true), pollMs("warming", false)]).toEqual([15_000, 1000, 60_000]);
+    expect([pollMs("warm", true), pollMs("warming", true)]).toEqual([15_000, 1000]);
+    expect([pollMs("warm", false), pollMs("warming", false)]).toEqual([60_000, 2000]);
+    expect([1, 2, 3, 9].map(retryMs)).toEqual([1000, 2000, 4000, 15_000]);
   });
 });
