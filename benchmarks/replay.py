@@ -1,19 +1,20 @@
 """How much of a prompt survives an edit: `python benchmarks/replay.py [PATH ...] [--write]`.
 
-Replays editing (a git history, or a source distribution's real lines) through our layout and three peers', with a
-real tokenizer and a prefix cache of 16-token blocks as vLLM's. No engine, no GPU, the same result every time.
+Replays editing (a git history, or a source distribution's real lines) through our layout and three peers', at every
+budget that the shipped table gives completions, with a real tokenizer and a prefix cache of 16-token blocks as vLLM's.
+No engine, no GPU, the same result every time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import shlex
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -24,83 +25,121 @@ from rich.table import Table
 from tokenizers import AddedToken, Tokenizer
 
 from aicockpit.models import smollm2
-from aicockpit.prompts import fim, tokens
+from aicockpit.prompts import fim, tokens, worth
 from aicockpit.prompts.tokens import Encoder
 from aicockpit.settings import load
 from benchmarks import corpus, edits, sections
-from benchmarks.bars import Bar
 from benchmarks.corpus import History
-from benchmarks.edits import BRANCH, KEYSTROKE, KINDS, SAVE, Event
+from benchmarks.edits import BRANCH, NEWLINE, SWITCH, Event
 from benchmarks.kvsim import BLOCK, Background, Cache, chain
 from benchmarks.proc import ROOT
-from benchmarks.replay_layouts import Ours
-from benchmarks.replay_peers import Continue, Kit, Layout, Ring, Sizes, Tabby
-from benchmarks.report import markdown_table
-from benchmarks.stats import percentile
+from benchmarks.replay_layouts import Ours, leading
+from benchmarks.replay_peers import Continue, Kit, Layout, Memo, Ring, Sizes, Tabby, WideRing
+from benchmarks.replay_table import (
+    CHANGED,
+    LAYOUTS,
+    Case,
+    Found,
+    Seen,
+    bars_table,
+    cases,
+    check,
+    figures,
+    part_of,
+    rows,
+    versus_table,
+)
 
 PAGE = ROOT / "docs" / "performance.md"
 FOLDER = ROOT / ".bench"
 QWEN = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>")
-LAYOUTS = ("ours", Tabby.name, Continue.name, Ring.name)
-FRESH = "first request with newer context"
-WARM_UP_S = 600.0  # idle time before the first event
+WARM_UP_S = 60.0  # idle time before the first event
+# One stops to think: at a file that was just opened, and at one new line of so many. Long enough for every layout to
+# take in what is new: the ring waits for 3 s without a request.
+THINKING_S, THINKS_AT = 5.0, 5
+# Prefill on two cores of a CPU with the embedded model, tokens/s; see docs/performance.md, "Warm".
+CPU_SPEED = 400.0
+REMEMBERED = 64  # texts
 
 
-@dataclass(slots=True)
-class Cell:
-    """The requests of one kind of event in one layout."""
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A tokenizer and the prompt style it speaks. `about`: both, for the report."""
 
-    kept: list[float] = field(default_factory=list)  # share of the prompt's blocks
-    prefill: list[int] = field(default_factory=list)  # tokens
-
-    def add(self, kept: float, prefill: int) -> None:
-        self.kept.append(kept)
-        self.prefill.append(prefill)
-
-    @property
-    def mean(self) -> float:
-        return sum(self.kept) / len(self.kept) if self.kept else 0.0
-
-    @property
-    def p5(self) -> float:
-        return percentile(self.kept, 5)
-
-    @property
-    def cost(self) -> float:
-        return sum(self.prefill) / len(self.prefill) if self.prefill else 0.0
-
-
-@dataclass(slots=True)
-class Seen:
-    """What one layout did over all histories."""
-
-    cells: dict[str, Cell] = field(default_factory=lambda: defaultdict(Cell))
-    pack_kept: list[float] = field(default_factory=list)  # through switches of branch
-    prompt: list[int] = field(default_factory=list)
-    background: int = 0
-    requests: int = 0
-    epochs: int = 0
-
-    @property
-    def prompt_mean(self) -> float:
-        return sum(self.prompt) / max(1, len(self.prompt))
-
-    @property
-    def background_mean(self) -> float:
-        return self.background / max(1, self.requests)
+    encoder: Encoder
+    style: fim.Style
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to replay and on what engine: `speed` in tokens/s of prefill, `capacity` in tokens of KV cache."""
+    """What to replay and on what engine: `capacity` in tokens of KV cache. `plain`: of the embedded model itself."""
 
     histories: Sequence[History]
-    encoder: Encoder
-    style: fim.Style
-    sizes: Sizes
+    voice: Voice
+    plain: Voice
+    cases: Sequence[Case]
     seed: int
-    speed: float
     capacity: int
+    layouts: Sequence[str] = LAYOUTS
+
+
+class Remembering(Encoder):
+    """The same encoder, which remembers the last texts: layouts share what stands around the cursor."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self, encoder: Encoder) -> None:
+        for name in Encoder.__slots__:
+            setattr(self, name, getattr(encoder, name))
+        self._last: dict[str, tuple[int, ...]] = {}
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        found = self._last.pop(text, None)
+        self._last[text] = found = super().encode(text) if found is None else found
+        if len(self._last) > REMEMBERED:
+            del self._last[next(iter(self._last))]
+        return found
+
+
+class Run:
+    """One layout at one budget through one history, on a cache of its own."""
+
+    def __init__(self, plan: Plan, case: Case, name: str, history: History, memo: Memo, seen: Seen) -> None:
+        cache = Cache(plan.capacity // BLOCK)
+        self._cache, self._background, self._seen = cache, Background(cache, case.speed), seen
+        voice = plan.plain if case.embedded else plan.voice
+        kit = Kit(voice.encoder, voice.style, case.sizes, self._background, plan.seed, history.name, memo)
+        self._layout = made(name, kit, history.base, cache)
+        self._layout.pause(WARM_UP_S)
+        self._start = self._background.tokens
+        self._head: tuple[int, ...] | None = None
+
+    def step(self, event: Event) -> None:
+        """Event, idle time, request."""
+        seen, layout = self._seen, self._layout
+        layout.event(event)
+        layout.pause(event.pause_s)
+        prompt = layout.prompt(event)
+        blocks, kept = request(self._cache, prompt.tokens)
+        length = len(prompt.tokens)
+        share, cost = kept / max(1, blocks), length - kept * BLOCK
+        seen.cells[event.kind].add(share, cost, length)
+        head = prompt.tokens[: prompt.head]
+        if self._head not in (None, head):
+            seen.cells[CHANGED].add(share, cost, length)
+        self._head = head
+        if event.kind == BRANCH and isinstance(layout, Ours):
+            whole = prompt.pack // BLOCK
+            if whole:  # else the budget has no pack
+                seen.pack_kept.append(min(kept, whole) / whole)
+        seen.head.append(prompt.head)
+
+    def close(self) -> None:
+        """Add what was not of one request."""
+        self._seen.background += self._background.tokens - self._start
+        if isinstance(self._layout, Ours):
+            self._seen.packs += self._layout.epochs
 
 
 def with_fim(path: Path) -> Path:
@@ -113,21 +152,24 @@ def with_fim(path: Path) -> Path:
     return folder
 
 
-def encoder_of(chosen: Path | None, say: Callable[[str], None]) -> tuple[Encoder, fim.Style, str]:
-    """The tokenizer, the prompt style it speaks, and a line about both for the report."""
+def voices_of(chosen: Path | None, say: Callable[[str], None]) -> tuple[Voice, Voice]:
+    """With infilling and as the tokenizer is: of the embedded model, if no other was chosen."""
     if chosen is None:
         state = load().state_dir
         say(f"tokenizer: {smollm2.REPO_ID} (converted once into the state folder)")
         chosen = smollm2.ensure(state)
     folder = chosen if chosen.is_dir() else chosen.parent
-    name = folder.name
+    own = _voice(folder, folder.name, "as it is")
+    if own.style.fim:
+        return own, own
+    added = _voice(with_fim(folder / "tokenizer.json"), folder.name, "Qwen's special tokens added, it has none")
+    return added, own
+
+
+def _voice(folder: Path, name: str, why: str) -> Voice:
     encoder = tokens.load(folder)
-    style, why = fim.detect(encoder.specials)
-    if not style.fim:
-        encoder = tokens.load(with_fim(folder / "tokenizer.json"))
-        style, why = fim.detect(encoder.specials)
-        why = f"Qwen's special tokens added, since it has none of its own: {why}"
-    return encoder, style, f"{name}, prompts in the style {style.name} ({why})"
+    style, _ = fim.detect(encoder.specials)
+    return Voice(Remembering(encoder), style, f"{name} ({why}), prompts in the style {style.name}")
 
 
 def request(cache: Cache, prompt: Sequence[int]) -> tuple[int, int]:
@@ -136,134 +178,73 @@ def request(cache: Cache, prompt: Sequence[int]) -> tuple[int, int]:
     A hit never covers the last token: vLLM computes at least one.
     """
     hashes = chain(prompt)
-    found = min(cache.resident(hashes), max(0, len(prompt) - 1) // BLOCK)
+    found = min(leading(cache, hashes), max(0, len(prompt) - 1) // BLOCK)
     cache.use(hashes)
     return -(-len(prompt) // BLOCK), found
 
 
-def replay(
-    layout: Layout, events: Iterable[Event], cache: Cache, background: Background, seen: Seen, tick: Callable[[], None]
-) -> None:
-    """One history through one layout: event, idle time, request."""
-    background.advance(WARM_UP_S)
-    start = background.tokens
+def paced(events: Iterable[Event], seed: int) -> Iterator[Event]:
+    """The same events, with pauses to think."""
+    rng = random.Random(f"{seed} pauses")
     for event in events:
-        layout.event(event)
-        background.advance(event.pause_s)
-        prompt = layout.prompt(event)
-        blocks, kept = request(cache, prompt.tokens)
-        share, cost = kept / max(1, blocks), len(prompt.tokens) - kept * BLOCK
-        seen.cells[event.kind].add(share, cost)
-        if prompt.fresh:
-            seen.cells[FRESH].add(share, cost)
-        if event.kind == BRANCH and isinstance(layout, Ours):
-            whole = prompt.pack // BLOCK
-            seen.pack_kept.append(min(kept, whole) / whole if whole else 0.0)
-        seen.prompt.append(len(prompt.tokens))
-        seen.requests += 1
-        tick()
-    seen.background += background.tokens - start
+        thinks = event.kind == SWITCH or (event.kind == NEWLINE and rng.randrange(THINKS_AT) == 0)
+        yield replace(event, pause_s=max(event.pause_s, THINKING_S)) if thinks else event
 
 
-def run(plan: Plan, progress: Progress) -> dict[str, Seen]:
-    """Every history through every layout, each on a cache of its own."""
-    found = {name: Seen() for name in LAYOUTS}
-    traces = [list(edits.trace(history, plan.seed)) for history in plan.histories]
-    for history, events in zip(plan.histories, traces, strict=True):
-        for name in LAYOUTS:
-            task = progress.add_task(f"{history.name}: {name}", total=len(events))
-            cache = Cache(plan.capacity // BLOCK)
-            background = Background(cache, plan.speed)
-            kit = Kit(plan.encoder, plan.style, plan.sizes, background, plan.seed, history.name)
-            layout = made(name, kit, history.base, cache)
-            replay(layout, events, cache, background, found[name], lambda task=task: progress.advance(task))  # type: ignore[misc]
-            if isinstance(layout, Ours):
-                found[name].epochs += layout.epochs
-            progress.remove_task(task)
-    return found
+def run(plan: Plan, progress: Progress) -> list[tuple[Case, Found]]:
+    """Every history through every layout at every budget."""
+    results = [(case, {name: Seen() for name in plan.layouts}) for case in plan.cases]
+    for history in plan.histories:
+        events = list(paced(edits.trace(history, plan.seed), plan.seed))
+        task = progress.add_task(history.name, total=len(events))
+        memos = {False: Memo(), True: Memo()}  # by style
+        runs = [
+            Run(plan, case, name, history, memos[case.embedded], seen)
+            for case, found in results
+            for name, seen in found.items()
+        ]
+        for event in events:  # side by side, so that what they compute alike is computed once
+            for one in runs:
+                one.step(event)
+            progress.advance(task)
+        for one in runs:
+            one.close()
+    return [(case, found) for case, found in results]
 
 
 def made(name: str, kit: Kit, tree: Mapping[str, str], cache: Cache) -> Layout:
     """The layout of that name, at the start of a session."""
     if name == Ours.name:
         return Ours(kit, tree, cache)
-    kinds: dict[str, type[Tabby | Continue | Ring]] = {kind.name: kind for kind in (Tabby, Continue, Ring)}
+    kinds: dict[str, type[Tabby | Continue | Ring]] = {kind.name: kind for kind in (Tabby, Continue, Ring, WideRing)}
     return kinds[name](kit, tree)
 
 
-def check(found: Mapping[str, Seen]) -> list[Bar]:
-    """The bars, ours against the peers in every row included."""
-    ours = found["ours"]
-
-    def at_least(text: str, cell: Cell, floor: float) -> Bar:
-        if not cell.kept:
-            return Bar(text, "NOT MEASURED", "-")
-        return Bar(text, "PASS" if cell.mean >= floor else "MISSED", f"{cell.mean:.1%} (p5 {cell.p5:.1%})")
-
-    bars = [
-        at_least("at least 97 % of the blocks kept per keystroke", ours.cells[KEYSTROKE], 0.97),
-        at_least("at least 90 % kept after a save of another file", ours.cells[SAVE], 0.90),
-        at_least("at least 90 % kept by the first request with newer context", ours.cells[FRESH], 0.90),
-    ]
-    lowest = min(ours.pack_kept, default=None)
-    text = "100 % of the pack kept through a branch switch, every request"
-    verdict = "NOT MEASURED" if lowest is None else "PASS" if lowest == 1.0 else "MISSED"
-    bars.append(Bar(text, verdict, "-" if lowest is None else f"lowest {lowest:.1%}"))  # type: ignore[arg-type]
-    behind = [
-        f"{kind}: {name}"
-        for kind in KINDS
-        for name, seen in found.items()
-        if name != "ours" and seen.cells[kind].kept and seen.cells[kind].mean >= ours.cells[kind].mean
-    ]
-    measured = all(ours.cells[kind].kept for kind in KINDS)
-    seen_text = f"behind in {', '.join(behind)}" if behind else "every row"
-    bars.append(
-        Bar(
-            "ours ahead of every peer in every row",
-            "MISSED" if behind else "PASS" if measured else "NOT MEASURED",
-            seen_text,
-        )
-    )
-    return bars
-
-
-def rows(found: Mapping[str, Seen]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: share kept, its fifth percentile, tokens to prefill."""
-    head = ["event", "requests", *found]
-    lines = []
-    for kind in (*KINDS, FRESH):
-        cells = [seen.cells[kind] for seen in found.values()]
-        if any(cell.kept for cell in cells):
-            shown = [f"{c.mean:.1%} ({c.p5:.1%}), {c.cost:,.0f}" if c.kept else "-" for c in cells]
-            lines.append([kind, str(len(cells[0].kept)), *shown])
-    lines.append(["tokens of a prompt, mean", "", *(f"{seen.prompt_mean:,.0f}" for seen in found.values())])
-    idle = [f"{seen.background_mean:,.0f}" for seen in found.values()]
-    lines.append(["tokens prefilled in idle time, per request", "", *idle])
-    return head, lines
-
-
-def section(found: Mapping[str, Seen], bars: Sequence[Bar], plan: Plan, about: str, command: str, took: float) -> str:
+def section(results: Sequence[tuple[Case, Found]], plan: Plan, command: str, took: float) -> str:
     """The part for docs/performance.md."""
-    head, lines = rows(found)
+    sizes = plan.cases[0].sizes
     return "\n".join(
         [
             f"{time.strftime('%Y-%m-%d')}; {took:.0f} s, no engine. Made by `{command}`.",
             "",
             *(f"- {history.name}: {history.note}" for history in plan.histories),
-            f"- tokenizer: {about}",
-            f"- budget of every layout: {plan.sizes.context:,} tokens of repository, {plan.sizes.before} lines before "
-            f"and {plan.sizes.after} behind the cursor; a KV cache of {plan.capacity:,} tokens in blocks of {BLOCK}; "
-            f"idle time prefills {plan.speed:,.0f} tokens/s, for ours and for the ring",
+            f"- tokenizer: {plan.voice.about}",
+            f"- every layout may fill the same budget, and has {sizes.before} lines before and {sizes.after} behind "
+            f"the cursor; a KV cache of {plan.capacity:,} tokens in blocks of {BLOCK}; {THINKING_S:g} s of thought at "
+            f"an opened file and at one new line in {THINKS_AT}",
             "",
-            "A cell: share of the prompt's blocks that were in the cache, mean (fifth percentile), and tokens to "
-            "prefill, mean. A save of another file falls between two keystrokes 0.2 s apart: the next request still "
-            "gets the head that is warm, and the row below the events is the first request with the new text.",
+            bars_table(results),
             "",
-            markdown_table(head, lines),
+            versus_table(results),
             "",
-            markdown_table(["bar", "verdict", "seen"], [[bar.text, bar.verdict, bar.seen] for bar in bars]),
+            "A cell below: tokens to prefill, mean (95th percentile), of the mean length of the prompt; the share of "
+            "the prompt's blocks that were in the cache, mean. A save falls between two keystrokes 0.2 s apart: the "
+            "next request still gets the head that is warm. The row below the events is of the requests whose "
+            "repository part is another one than the request's before.",
+            "",
+            *(line for case, found in results for line in part_of(case, found)),
         ]
-    )
+    ).rstrip()
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
@@ -271,27 +252,46 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("paths", nargs="*", type=Path, help="git repositories, folders or .tar.gz (three packages)")
     parser.add_argument("--commits", type=int, default=5, help="commits of each history (5)")
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json or its folder (the embedded SmolLM2's)")
-    parser.add_argument("--context", type=int, default=Sizes().context, help="tokens of repository (16384)")
+    parser.add_argument("--model", action="append", help="the budget of a model of this name (every shipped budget)")
     parser.add_argument("--suffix-lines", type=int, default=Sizes().after, help="behind the cursor (the product's)")
     parser.add_argument("--speed", type=float, default=5_000, help="prefill in idle time, tokens/s (5000)")
     parser.add_argument("--capacity", type=int, default=131_072, help="tokens of KV cache (131072)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS, help="ours and others (all)")
     parser.add_argument("--json", type=Path, help="write every figure there as well")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
+    parser.add_argument("--section", default="replay", help="which part of the page --write writes (replay)")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a bar is missed")
     return parser.parse_args(words)
 
 
-def _print(found: Mapping[str, Seen], bars: Sequence[Bar], console: Console) -> None:
-    head, lines = rows(found)
-    table = Table(title="blocks kept: mean (p5), tokens to prefill", title_justify="left")
-    for place, name in enumerate(head):
-        table.add_column(name, justify="right" if place else "left")
-    for cells in lines:
-        table.add_row(*cells)
-    console.print(table)
-    for bar in bars:
-        console.print(f"{bar.verdict:<13} {bar.text}: {bar.seen}", highlight=False, soft_wrap=True)
+def chosen_cases(table: worth.Table, chosen: argparse.Namespace) -> list[Case]:
+    """Every shipped budget, or those of the models that were named."""
+    every = cases(table, smollm2.REPO_ID, chosen.speed, CPU_SPEED, Sizes().before, chosen.suffix_lines)
+    if not chosen.model:
+        return every
+    wanted = {
+        (row.pack, row.journal, row.neighbourhood, row.similar)
+        for row in (table.lookup(name, "completion") for name in chosen.model)
+    }
+    return [
+        one
+        for one in every
+        if (one.sizes.pack, one.sizes.journal, one.sizes.neighbourhood, one.sizes.similar) in wanted
+    ]
+
+
+def _print(results: Sequence[tuple[Case, Found]], console: Console) -> None:
+    for case, found in results:
+        head, lines = rows(found)
+        table = Table(title=f"{case.title}: {case.label}", title_justify="left")
+        for place, name in enumerate(head):
+            table.add_column(name, justify="right" if place else "left")
+        for cells in lines:
+            table.add_row(*cells)
+        console.print(table)
+        for bar in check(found):
+            console.print(f"{bar.verdict:<13} {bar.text}: {bar.seen}", highlight=False, soft_wrap=True)
 
 
 def main(words: list[str]) -> int:
@@ -299,7 +299,7 @@ def main(words: list[str]) -> int:
     chosen = arguments(words)
     console = Console()
     if not console.is_terminal or console.width < 150:
-        console = Console(width=150)
+        console = Console(width=220)
     began = time.monotonic()
     try:
         paths = chosen.paths or corpus.download(corpus.PACKAGES, FOLDER / "sdist")
@@ -307,23 +307,23 @@ def main(words: list[str]) -> int:
     except corpus.CorpusError as error:
         console.print(f"nothing to replay: {error}", markup=False, soft_wrap=True)
         return 2
-    encoder, style, about = encoder_of(chosen.tokenizer, console.print)
-    sizes = Sizes(context=chosen.context, after=chosen.suffix_lines)
-    plan = Plan(histories, encoder, style, sizes, chosen.seed, chosen.speed, chosen.capacity)
+    voice, plain = voices_of(chosen.tokenizer, console.print)
+    layouts = tuple(dict.fromkeys((Ours.name, *chosen.layouts)))
+    picked = chosen_cases(worth.shipped(), chosen)
+    plan = Plan(histories, voice, plain, picked, chosen.seed, chosen.capacity, layouts)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, refresh_per_second=2, transient=True) as progress:
-        found = run(plan, progress)
-    bars = check(found)
-    _print(found, bars, console)
+        results = run(plan, progress)
+    _print(results, console)
     if chosen.json:
-        cells = {n: {k: [c.mean, c.p5, c.cost, len(c.kept)] for k, c in s.cells.items()} for n, s in found.items()}
-        chosen.json.write_text(json.dumps(cells, indent=1))
+        chosen.json.write_text(json.dumps(figures(results), indent=1))
     if chosen.write:
-        command = shlex.join(["python", "benchmarks/replay.py", *words])
-        part = section(found, bars, plan, about, command, time.monotonic() - began)
-        sections.write(PAGE, "replay", part)
+        given = {str(path): f"PATH/{path.name}" for path in chosen.paths} | {str(chosen.json): "FILE"}
+        command = shlex.join(["python", "benchmarks/replay.py", *(given.get(word, word) for word in words)])
+        part = section(results, plan, command, time.monotonic() - began)
+        sections.write(PAGE, chosen.section, part)
         console.print(f"written: {PAGE.relative_to(ROOT)}")
-    return int(chosen.strict and any(bar.verdict != "PASS" for bar in bars))
+    return int(chosen.strict and any(bar.verdict != "PASS" for _, found in results for bar in check(found)))
 
 
 if __name__ == "__main__":

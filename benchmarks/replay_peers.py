@@ -10,45 +10,96 @@ import math
 import random
 import re
 from collections import defaultdict, deque
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from aicockpit.prompts.fim import Style
+from aicockpit.prompts.languages import Grammars
+from aicockpit.prompts.pack import ItemCache
+from aicockpit.prompts.skeleton import Analysis, analyse
 from aicockpit.prompts.tail import TailLimits
 from aicockpit.prompts.tokens import Encoder
-from benchmarks.edits import Event
+from benchmarks.edits import BRANCH, Event
 from benchmarks.kvsim import Background
 
+T = TypeVar("T")
 WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Tokens of repository context, and lines of the file before and behind the cursor."""
+    """Tokens of repository context, in ours by segment, and lines of the file before and behind the cursor."""
 
-    context: int = 16_384
+    pack: int = 8_000
+    journal: int = 2_000
+    neighbourhood: int = 3_000
+    similar: int = 1_024
     before: int = TailLimits().prefix_lines
     after: int = TailLimits().suffix_lines
+
+    @property
+    def context(self) -> int:
+        """What every layout may fill."""
+        return self.pack + self.journal + self.neighbourhood + self.similar
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request: its tokens, how many of them are the shared pack, and whether it is the first to show a change."""
+    """One request: its tokens, how many of them are of the repository, and how many of those the shared pack."""
 
     tokens: tuple[int, ...]
+    head: int = 0
     pack: int = 0
-    fresh: bool = False
 
 
 class Layout(Protocol):
-    """A way to lay out prompts. `event` comes first, then idle time passes, then the request is made."""
+    """A way to lay out prompts. An `event`, the `pause` that follows it, then the request."""
 
     name: str
 
     def event(self, event: Event) -> None: ...
 
+    def pause(self, seconds: float) -> None: ...
+
     def prompt(self, event: Event) -> Prompt: ...
+
+
+class Memo:
+    """What layouts of one history compute alike, at any budget: of the event at hand, items, chunks, analyses."""
+
+    def __init__(self) -> None:
+        self._event: Event | None = None
+        self._once: dict[object, Any] = {}
+        self._tokens: dict[tuple[str, str, str], tuple[int, ...]] = {}
+        self._chunks: dict[str, list[str]] = {}
+        self._analyses: dict[tuple[str, str], Analysis] = {}
+        self._grammars = Grammars()
+        self.items = ItemCache(8_000_000)
+
+    def once(self, event: Event, key: object, make: Callable[[], T]) -> T:
+        """What the first layout that asks finds for an event is what all get."""
+        if event is not self._event:
+            self._event, self._once = event, {}
+        found: T = self._once[key] if key in self._once else self._once.setdefault(key, make())
+        return found
+
+    def tokens(self, kind: str, path: str, text: str, make: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+        key = kind, path, text
+        if key not in self._tokens:
+            self._tokens[key] = make()
+        return self._tokens[key]
+
+    def chunks(self, text: str) -> list[str]:
+        if text not in self._chunks:
+            self._chunks[text] = chunks_of(text, 64)
+        return self._chunks[text]
+
+    def analysis(self, path: str, text: str) -> Analysis:
+        if (path, text) not in self._analyses:
+            self._analyses[path, text] = analyse(path, text, self._grammars)
+        return self._analyses[path, text]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +112,26 @@ class Kit:
     background: Background
     seed: int
     name: str
+    memo: Memo = field(default_factory=Memo)
 
     def item(self, path: str, text: str) -> tuple[int, ...]:
-        return self.style.item(self.encoder, path, text)
+        return self.memo.tokens("item", path, text, lambda: self.style.item(self.encoder, path, text))
 
     def clipped(self, event: Event) -> tuple[str, str]:
         """As many whole lines around the cursor as everybody gets: a window that slides."""
-        before = event.prefix.splitlines(keepends=True)[-self.sizes.before :]
-        after = event.suffix.splitlines(keepends=True)[: self.sizes.after]
-        return "".join(before), "".join(after)
+
+        def make() -> tuple[str, str]:
+            before = event.prefix.splitlines(keepends=True)[-self.sizes.before :]
+            after = event.suffix.splitlines(keepends=True)[: self.sizes.after]
+            return "".join(before), "".join(after)
+
+        return self.memo.once(event, ("clipped", self.sizes.before, self.sizes.after), make)
 
     def tail(self, event: Event, window: tuple[str, str], repo_level: bool) -> tuple[int, ...]:
-        return self.style.tail(self.encoder, event.path, *window, repo_level=repo_level)
+        def make() -> tuple[int, ...]:
+            return self.style.tail(self.encoder, event.path, *window, repo_level=repo_level)
+
+        return self.memo.once(event, ("tail", window, repo_level), make)
 
 
 def words_of(text: str) -> set[str]:
@@ -116,59 +175,64 @@ class Index:
         return [key for _, key in sorted((-round(score, 6), key) for key, score in scores.items() if key[0] != without)]
 
 
-class Tabby:
+class Peer:
+    """What the peers have in common: between two requests nothing happens, but that the background goes on."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+
+    def pause(self, seconds: float) -> None:
+        self._kit.background.advance(seconds)
+
+
+class Tabby(Peer):
     """Snippets found with the 20 lines before the cursor, as comments in front of the prefix, best last."""
 
     name = "Tabby"
 
     def __init__(self, kit: Kit, tree: Mapping[str, str]) -> None:
-        self._kit, self._index = kit, Index(tree, 32)
-        self._tokens: dict[tuple[str, str], tuple[int, ...]] = {}
-        self._saved = False
+        super().__init__(kit)
+        self._index = Index(tree, 32)
 
     def event(self, event: Event) -> None:
-        self._saved = bool(event.changes)
         for change in event.changes:
             self._index.put(change.path, change.new)
 
     def _comment(self, path: str, text: str) -> tuple[int, ...]:
-        if (path, text) in self._tokens:
-            return self._tokens[path, text]
         mark = "#" if path.endswith((".py", ".rb", ".pyi")) else "//"
         body = f"{mark} Path: {path}\n" + "".join(f"{mark} {line}" for line in text.splitlines(keepends=True))
-        self._tokens[path, text] = self._kit.encoder.encode(body)
-        return self._tokens[path, text]
+        return self._kit.encoder.encode(body)
 
     def prompt(self, event: Event) -> Prompt:
-        query = "".join(event.prefix.splitlines(keepends=True)[-20:])
+        def find() -> list[tuple[str, int]]:
+            return self._index.ranked("".join(event.prefix.splitlines(keepends=True)[-20:]), event.path)
+
         left, snippets = self._kit.sizes.context, list[int]()
-        for key in self._index.ranked(query, event.path):
-            tokens = self._comment(key[0], self._index.text[key])
+        for path, number in self._kit.memo.once(event, self.name, find):
+            text = self._index.text[path, number]
+            tokens = self._kit.memo.tokens("comment", path, text, partial(self._comment, path, text))
             if len(tokens) > left:
                 break
             left -= len(tokens)
             snippets += tokens
         tail = self._kit.tail(event, self._kit.clipped(event), repo_level=False)
         mark = int(bool(tail) and tail[0] in self._kit.encoder.specials.values())
-        return Prompt((*tail[:mark], *snippets, *tail[mark:]), fresh=self._saved)
+        return Prompt((*tail[:mark], *snippets, *tail[mark:]), mark + len(snippets))
 
 
-class Continue:
+class Continue(Peer):
     """Recently opened files, edited and visited ranges, in an order that is drawn anew for each request."""
 
     name = "Continue"
 
     def __init__(self, kit: Kit, tree: Mapping[str, str]) -> None:
-        self._kit = kit
+        super().__init__(kit)
         self._tree = dict(tree)
         self._opened: deque[str] = deque(sorted(tree, key=lambda path: (-len(tree[path]), path))[:12], maxlen=12)
         self._edited: deque[tuple[str, str]] = deque(maxlen=10)
-        self._tokens: dict[tuple[str, str], tuple[int, ...]] = {}
         self._rng = random.Random(kit.seed)
-        self._saved = False
 
     def event(self, event: Event) -> None:
-        self._saved = bool(event.changes)
         for change in event.changes[:20]:
             if change.new is None:
                 self._tree.pop(change.path, None)
@@ -182,97 +246,152 @@ class Continue:
             self._opened.appendleft(event.path)
 
     def prompt(self, event: Event) -> Prompt:
-        open_files = [path for path in self._opened if path in self._tree and path != event.path]
-        snippets = [(path, chunk) for path in open_files for chunk in chunks_of(self._tree[path], 64)]
-        snippets += [(path, text) for path, text in self._edited if path != event.path]
-        self._rng.shuffle(snippets)
+        def find() -> list[tuple[str, str]]:
+            open_files = [path for path in self._opened if path in self._tree and path != event.path]
+            found = [(path, chunk) for path in open_files for chunk in self._kit.memo.chunks(self._tree[path])]
+            found += [(path, text) for path, text in self._edited if path != event.path]
+            self._rng.shuffle(found)
+            return found
+
+        snippets = self._kit.memo.once(event, self.name, find)
         left = self._kit.sizes.context
         prompt = list(self._kit.style.header(self._kit.encoder, self._kit.name))
         for path, text in snippets:
-            if (path, text) not in self._tokens:
-                self._tokens[path, text] = self._kit.item(path, text)
-            tokens = self._tokens[path, text]
+            tokens = self._kit.item(path, text)
             if len(tokens) <= left:
                 left -= len(tokens)
                 prompt += tokens
         tail = self._kit.tail(event, self._kit.clipped(event), repo_level=True)
-        return Prompt((*prompt, *tail), fresh=self._saved)
+        return Prompt((*prompt, *tail), len(prompt))
 
 
-class Ring:
-    """llama.vscode: 16 chunks, first in, first out; picked on opening, leaving, saving and after moving 32 lines.
+class Ring(Peer):
+    """llama.vscode: chunks of 32 lines, first in, first out, by the rules of its extra-context.ts.
 
-    A chunk moves from the queue into the ring after 3 s without a key or on a pause, and the ring is warmed then.
+    Picked at random from the 64 lines around the cursor on opening, leaving and saving the open file; from the whole
+    of another file that is saved; after a request more than 32 lines away from the last pick, from what stands around
+    the local context. A change on disk that no editor saved is not seen. One chunk a second moves from the queue into
+    the ring, once 3 s have passed since the last request, and the ring is warmed then.
     """
 
     name = "llama.vscode ring"
-    chunks = 16
-    idle_s = 1.0
+    chunk = 64  # ring_chunk_size: a longer text gives half as many lines
+    scope = 1_024  # ring_scope
+    queued = 16
+    moved = 32
+    similar = 0.9
+    idle_s, update_s = 3.0, 1.0
+    chunks: int | None = 16  # ring_n_chunks
 
     def __init__(self, kit: Kit, tree: Mapping[str, str]) -> None:
-        self._kit = kit
+        super().__init__(kit)
         self._rng = random.Random(kit.seed)
-        self._ring: deque[tuple[str, str]] = deque(maxlen=self.chunks)
-        self._queue: deque[tuple[str, str]] = deque(maxlen=self.chunks)
-        self._last: tuple[str, str, int] = ("", "", 0)
-        self._line = 0
-        self._tokens: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._ring: deque[tuple[str, str]] = deque()
+        self._queue: deque[tuple[str, str]] = deque()
+        self._last: tuple[str, str, int] | None = None
+        self._picked = -9_999
         self._head: tuple[int, ...] = ()
-        self._turned = False
-        for path in sorted(tree, key=lambda path: (-len(tree[path]), path))[: self.chunks]:
-            self._pick(path, tree[path], self._ring)  # a session that has been going on for a while
+        self._fill(tree)
         self._warm()
 
-    def _pick(self, path: str, text: str, target: deque[tuple[str, str]]) -> None:
-        rows = text.splitlines(keepends=True)
-        if len(rows) < 3:
+    def _fill(self, tree: Mapping[str, str]) -> None:
+        """A session that has been going on for a while: the largest files were worked in, by turns."""
+        files = sorted(tree, key=lambda path: (-len(tree[path]), path))
+        for turn in range(512):
+            path = files[turn % min(len(files), 16)]
+            if len(self._ring) >= self.chunks if self.chunks else self._size(self._ring) > self._kit.sizes.context:
+                return
+            self._pick(path, tree[path].split("\n"), evict=False)
+            self._ring.extend(self._queue)
+            self._queue.clear()
+
+    def _size(self, ring: Sequence[tuple[str, str]]) -> int:
+        return sum(len(self._kit.item(*one)) for one in ring)
+
+    def _pick(self, path: str, lines: Sequence[str], evict: bool = True) -> None:
+        if len(lines) < 3:
             return
-        if len(rows) > 64:
-            start = self._rng.randrange(len(rows) - 63)
-            rows = rows[start : start + 64]
-        chunk = "".join(rows)
-        for store in (self._ring, self._queue):
-            for known in list(store):
-                if _similar(chunk, known[1]) > 0.9:
-                    store.remove(known)
-        target.append((path, chunk))
+        if len(lines) + 1 >= self.chunk:
+            half = self.chunk // 2
+            start = self._rng.randrange(max(1, len(lines) - half + 1))
+            lines = lines[start : start + half]
+        text = "\n".join(lines) + "\n"
+        if evict:
+            if any(text == known for store in (self._ring, self._queue) for _, known in store):
+                return
+            for store in (self._ring, self._queue):
+                for one in [one for one in store if _similar(text, one[1]) > self.similar]:
+                    store.remove(one)
+        if len(self._queue) >= self.queued:
+            self._queue.popleft()
+        self._queue.append((path, text))
+
+    def _around(self, path: str, text: str, line: int) -> None:
+        half = self.chunk // 2
+        self._pick(path, text.split("\n")[max(0, line - half) : line + half + 1])
 
     def event(self, event: Event) -> None:
-        path, text, _ = self._last
-        if event.path != path:
-            if path:
-                self._pick(path, text, self._queue)
-            self._pick(event.path, event.text, self._queue)
-        for change in event.changes[:20]:
-            if change.new is not None:
-                self._pick(change.path, change.new, self._queue)
         line = event.prefix.count("\n")
-        if event.path == path and abs(line - self._line) > 32:
-            rows = event.text.splitlines(keepends=True)
-            self._pick(path, "".join(rows[max(0, line - 1024) : max(0, line - 256)]), self._queue)
-            self._line = line
-        self._last = (event.path, event.text, event.cursor)
-        self._turned = event.pause_s >= self.idle_s and bool(self._queue)
-        if self._turned:
-            self._ring.append(self._queue.popleft())
-            self._warm()
+        if self._last is None or event.path != self._last[0]:
+            if self._last is not None:
+                self._around(*self._last)
+            self._around(event.path, event.text, line)
+        for change in event.changes if event.kind != BRANCH else ():
+            if change.new is not None:
+                self._pick(change.path, change.new.split("\n"))
+        self._last = (event.path, event.text, line)
+
+    def pause(self, seconds: float) -> None:
+        passed, wait = 0.0, self.idle_s
+        while self._queue and passed + wait <= seconds:
+            self._kit.background.advance(wait)
+            passed, wait = passed + wait, self.update_s
+            self._turn()
+        self._kit.background.advance(seconds - passed)
+
+    def _turn(self) -> None:
+        self._ring.append(self._queue.popleft())
+        while self._over():
+            self._ring.popleft()
+        self._warm()
+
+    def _over(self) -> bool:
+        return self.chunks is not None and len(self._ring) > self.chunks
 
     def _warm(self) -> None:
-        """Put the ring together, and have it prefilled in idle time."""
+        """Put the ring together, and have it prefilled in idle time. What has no room is left out from the oldest."""
         left, parts = self._kit.sizes.context, list[tuple[int, ...]]()
-        for path, text in reversed(self._ring):  # what does not fit is left out from the oldest
-            if (path, text) not in self._tokens:
-                self._tokens[path, text] = self._kit.item(path, text)
-            left -= len(self._tokens[path, text])
+        for path, text in reversed(self._ring):
+            tokens = self._kit.item(path, text)
+            left -= len(tokens)
             if left < 0:
                 break
-            parts.append(self._tokens[path, text])
+            parts.append(tokens)
         header = self._kit.style.header(self._kit.encoder, self._kit.name)
         self._head = header + tuple(token for part in reversed(parts) for token in part)
         self._kit.background.want(self._head)
 
     def prompt(self, event: Event) -> Prompt:
-        return Prompt(self._head + self._kit.tail(event, self._kit.clipped(event), repo_level=True), fresh=self._turned)
+        prompt = Prompt(self._head + self._kit.tail(event, self._kit.clipped(event), repo_level=True), len(self._head))
+        line = event.prefix.count("\n")
+        if abs(line - self._picked) > self.moved:
+            lines = event.text.split("\n")
+            sizes = self._kit.sizes
+            before, behind = max(0, line - sizes.before), min(len(lines) - 1, line + sizes.after)
+            self._pick(event.path, lines[max(0, line - self.scope) : before + 1], evict=False)
+            self._pick(event.path, lines[behind : behind + self.chunk + 1], evict=False)
+            self._picked = line
+        return prompt
+
+
+class WideRing(Ring):
+    """The same with as many chunks as the budget has room for, instead of the 16 that are its default."""
+
+    name = "ring, enlarged"
+    chunks = None
+
+    def _over(self) -> bool:
+        return self._size(self._ring) > self._kit.sizes.context
 
 
 def _similar(a: str, b: str) -> float:
