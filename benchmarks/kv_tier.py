@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="where files and logs go (default: a temporary folder)")
     parser.add_argument("--count", type=int, help="prompts of `identity` (200); rounds of the others (3, 12, 5, 5)")
     parser.add_argument("--write", action="store_true", help="write the result into docs/performance.md")
-    parser.add_argument("--speeds", default="10,20,40,80,200,2000", help="of `chooser`, in MB/s")
+    parser.add_argument("--speeds", default="10,20,25,30,35,40,80,200,2000", help="of `chooser`, in MB/s")
     chosen = parser.parse_args(arguments)
     say = Console()
     with tempfile.TemporaryDirectory() as temporary:

@@ -26,6 +26,15 @@ def block(name: bytes, size: int = PAYLOAD) -> bytes:
     return (name * (size // len(name) + 1))[:size]
 
 
+def filler(number: int) -> Callable[[memoryview], None]:
+    """What a writer is given to copy a block by."""
+
+    def copy(into: memoryview) -> None:
+        into[:] = block(name_of(number))
+
+    return copy
+
+
 def shelf_in(root: Path, rank: int = 0) -> Shelf:
     folder = root / FOLDER / f"r{rank}"
     folder.mkdir(parents=True, exist_ok=True)

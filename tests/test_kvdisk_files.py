@@ -86,6 +86,13 @@ def test_another_keys_file_is_refused(tmp_path: Path) -> None:
     assert flaw_of(shelf) == "foreign"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_another_users_file_is_refused(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path)
+    os.chown(store(shelf, NAME), 65534, 65534)
+    assert flaw_of(shelf) == "foreign"
+
+
 def test_a_longer_file_is_refused(tmp_path: Path) -> None:
     shelf = shelf_in(tmp_path)
     with open(store(shelf, NAME), "ab") as file:

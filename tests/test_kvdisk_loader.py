@@ -163,6 +163,30 @@ def test_a_disk_that_does_not_answer_is_given_up_and_taken_up_again(tmp_path: Pa
     rig.loader.close()
 
 
+def test_a_disk_that_hangs_when_files_are_touched_is_given_up_too(tmp_path: Path) -> None:
+    rig, gate, touch = Rig(tmp_path, stall_s=0.1), threading.Event(), Shelf.touch
+
+    def hang(shelf: Shelf, name: bytes, depth: int) -> bool:
+        assert gate.wait(10)
+        return touch(shelf, name, depth)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Shelf, "touch", hang)
+        rig.start("a", range(3))
+        assert rig.ended() == [Loaded("a", (), None)], "what was loaded is told before its files are touched"
+        assert rig.loader.answering
+        rig.start("b", range(3))
+        assert rig.ended() == [Loaded("b", (10, 11, 12), "stalled")]
+        assert not rig.loader.answering, "the next request does not wait for it"
+        assert rig.told("loading") == 0
+        gate.set()
+        until(lambda: rig.loader.answering)
+    assert rig.told("loading") == 1
+    rig.start("c", range(3))
+    assert rig.ended() == [Loaded("c", (), None)]
+    rig.loader.close()
+
+
 def test_an_idle_loader_is_not_stalled(tmp_path: Path) -> None:
     rig = Rig(tmp_path, stall_s=0.05)
     time.sleep(0.1)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from aicockpit.kvdisk import files
-from aicockpit.kvdisk.keys import Identity, adapter_stamp, block_name, weights_stamp
-from aicockpit.kvdisk.shelf import GRANT_S, PARTIAL_LIMIT_S, PrivateError, clear, enlist, make_private, sweep
-from kvdisk_rig import FOLDER, PAYLOAD, name_of, shelf_in, store
+from aicockpit.kvdisk.keys import Identity, adapter_stamp, block_name, weights_stamp, written_since
+from aicockpit.kvdisk.shelf import PARTIAL_LIMIT_S, PrivateError, make_private, make_root, sweep
+from kvdisk_rig import PAYLOAD, name_of, shelf_in, store
 
 SIZE = files.room(PAYLOAD)
 NOW = 1_800_000_000.0
@@ -23,6 +20,7 @@ IDENTITY = Identity(
     model="/models/Some Model_7B",
     revision=None,
     weights="files 1",
+    load_format="auto",
     settings="settings",
     dtype="bfloat16",
     kv_dtype="auto",
@@ -37,7 +35,7 @@ IDENTITY = Identity(
 
 
 def test_folders_are_made_and_closed_to_others(tmp_path: Path) -> None:
-    folder = tmp_path / "kv" / "key"
+    folder = tmp_path / "key"
     make_private(str(folder))
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o755)
@@ -53,12 +51,28 @@ def test_a_link_is_not_taken_for_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o755
 
 
+def test_a_root_that_everyone_may_write_in_is_refused_and_an_own_one_stays_as_it_is(tmp_path: Path) -> None:
+    make_root(str(tmp_path / "new" / "kv"))
+    assert (tmp_path / "new" / "kv").stat().st_mode & 0o777 == 0o700
+    root = tmp_path / "home"
+    root.mkdir()
+    (tmp_path / "link").symlink_to("home")
+    for mode, fine in ((0o755, True), (0o775, True), (0o1777, True), (0o777, False)):
+        root.chmod(mode)
+        for way in (root, tmp_path / "link"):
+            if fine:
+                make_root(str(way))
+            else:
+                with pytest.raises(PrivateError, match="everyone may write"):
+                    make_root(str(way))
+        assert root.stat().st_mode & 0o7777 == mode
+
+
 def test_below_the_cap_nothing_is_removed(tmp_path: Path) -> None:
     shelf = shelf_in(tmp_path)
     for number in range(5):
         store(shelf, name_of(number))
     swept = sweep(str(tmp_path), 5 * SIZE)
-    assert swept is not None
     assert (swept.held, swept.removed) == (5 * SIZE, 0)
 
 
@@ -69,7 +83,6 @@ def test_the_longest_unused_goes_first_and_a_prefix_from_its_end(tmp_path: Path)
     for number in range(10, 20):
         store(shelf, name_of(number), depth=number - 10, now=NOW - 500)
     swept = sweep(str(tmp_path), 10 * SIZE, keep_share=0.7)
-    assert swept is not None
     assert (swept.held, swept.removed, swept.removed_bytes) == (7 * SIZE, 13, 13 * SIZE)
     assert [number for number in range(20) if shelf.has(name_of(number))] == list(range(7))
 
@@ -84,6 +97,34 @@ def test_a_touch_makes_young(tmp_path: Path) -> None:
     assert [number for number in range(4) if shelf.has(name_of(number))] == [0, 3]
 
 
+def test_where_the_room_is_a_few_blocks_there_is_some_for_one_more(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path)
+    for number in range(5):
+        store(shelf, name_of(number), now=NOW + number)
+    assert sweep(str(tmp_path), int(5.4 * SIZE), want=SIZE).held == 4 * SIZE
+    assert sweep(str(tmp_path), int(1.1 * SIZE), want=SIZE).held == 0
+
+
+def test_a_file_that_cannot_be_removed_stays_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = shelf_in(tmp_path)
+    stuck, gone = (store(shelf, name_of(number), now=NOW - 100 + number) for number in range(2))
+    partial = Path(f"{stuck}.{'12' * 8}.tmp")
+    partial.write_bytes(bytes(10))
+    os.utime(partial, (NOW - 9999, NOW - 9999))
+    unlink = os.unlink
+
+    def refuse(path: str) -> None:
+        if path == gone:
+            unlink(path)  # by another, a moment ago
+        elif str(path).startswith(stuck):
+            raise PermissionError(1, "Operation not permitted", path)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    swept = sweep(str(tmp_path), 1, now=NOW)
+    assert (swept.held, swept.removed, swept.removed_bytes) == (SIZE + 10, 0, 0)
+
+
 def test_other_ranks_and_older_keys_count_and_go(tmp_path: Path) -> None:
     old = tmp_path / ("yesterday-" + "ab" * 16) / "r0"
     first, second = shelf_in(tmp_path), shelf_in(tmp_path, rank=1)
@@ -92,7 +133,6 @@ def test_other_ranks_and_older_keys_count_and_go(tmp_path: Path) -> None:
     store(first, name_of(2), now=NOW)
     store(second, name_of(2), now=NOW)
     swept = sweep(str(tmp_path), 2 * SIZE, keep_share=1.0)
-    assert swept is not None
     assert swept.removed == 1
     assert not stale.has(name_of(1))
 
@@ -112,7 +152,6 @@ def test_what_is_not_ours_is_neither_counted_nor_removed(tmp_path: Path) -> None
         other.write_bytes(bytes(9 * SIZE))
         os.utime(other, (1, 1))
     swept = sweep(str(tmp_path), 1)
-    assert swept is not None
     assert (swept.held, swept.removed) == (0, 1)
     assert all(other.exists() for other in others)
 
@@ -125,28 +164,9 @@ def test_a_dead_writers_partial_file_goes_and_a_live_ones_stays(tmp_path: Path) 
         partial.write_bytes(bytes(10))
         os.utime(partial, (NOW - age, NOW - age))
     swept = sweep(str(tmp_path), 100 * SIZE, now=NOW)
-    assert swept is not None
     assert (swept.removed, swept.held) == (1, SIZE + 10)
     assert not dead.exists()
     assert live.exists()
-
-
-def test_one_process_at_a_time_sweeps(tmp_path: Path) -> None:
-    shelf_in(tmp_path)
-    with open(tmp_path / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert sweep(str(tmp_path), 1) is None
-    assert sweep(str(tmp_path), 1) is not None
-
-
-def test_clear_takes_one_key_only(tmp_path: Path) -> None:
-    shelf = shelf_in(tmp_path)
-    other = replace(shelf, folder=str(tmp_path / ("other-" + "cd" * 16) / "r0"))
-    store(shelf, name_of(1))
-    store(other, name_of(1))
-    assert clear(str(tmp_path / FOLDER)) == 1
-    assert not shelf.has(name_of(1))
-    assert other.has(name_of(1))
 
 
 @pytest.mark.parametrize(
@@ -154,6 +174,7 @@ def test_clear_takes_one_key_only(tmp_path: Path) -> None:
     [
         {"revision": "main"},
         {"weights": "files 2"},
+        {"load_format": "mistral"},
         {"settings": "other"},
         {"dtype": "float16"},
         {"kv_dtype": "fp8"},
@@ -183,6 +204,35 @@ def test_a_stamp_follows_the_weights_and_not_the_tokenizer(tmp_path: Path) -> No
     (tmp_path / "model.safetensors").write_bytes(b"two")
     os.utime(tmp_path / "model.safetensors", (5, 5))
     assert weights_stamp(str(tmp_path), None) != stamps[0]
+
+
+def test_weights_that_were_written_while_the_engine_began_are_told(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "tokenizer.json"):
+        (tmp_path / name).write_bytes(b"old")
+    started = time.time() + 0.001
+    time.sleep(0.02)
+    (tmp_path / "tokenizer.json").write_bytes(b"new")
+    assert not written_since(str(tmp_path), started)
+    assert not written_since("someone/some-model", started)
+    (tmp_path / "model.safetensors").write_bytes(b"new")
+    os.utime(tmp_path / "model.safetensors", (5, 5))  # as `cp -p` and archives leave it
+    assert written_since(str(tmp_path), started)
+    assert not written_since(str(tmp_path), time.time() + 1)
+
+
+def test_a_blob_of_the_hubs_cache_is_what_its_name_says_and_only_its_link_tells(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    link = tmp_path / "snapshot" / "model.safetensors"
+    (tmp_path / "blobs" / "deadbeef").write_bytes(b"weights")
+    link.symlink_to(tmp_path / "blobs" / "deadbeef")
+    started = time.time() + 0.001
+    time.sleep(0.02)
+    (tmp_path / "blobs" / "deadbeef").chmod(0o400)
+    assert not written_since(str(tmp_path / "snapshot"), started)
+    link.unlink()
+    link.symlink_to(tmp_path / "blobs" / "deadbeef")
+    assert written_since(str(tmp_path / "snapshot"), started)
 
 
 def test_links_into_the_hubs_cache_are_known_by_content(tmp_path: Path) -> None:
@@ -227,38 +277,3 @@ def test_an_adapter_that_was_written_while_the_engine_runs_is_not_kept(tmp_path:
     os.utime(adapter, (5, 5))  # as `cp -p` and archives leave it
     assert adapter_stamp(str(tmp_path), started) is None, "the engine may still compute with the old one"
     assert adapter_stamp(str(tmp_path), time.time() + 1) is not None, "after a restart it does not"
-
-
-def test_what_living_writers_were_granted_counts_as_taken(tmp_path: Path) -> None:
-    root, cap = str(tmp_path), 16_000
-
-    def granted(mine: int | None, after_s: float = 0.0) -> int:
-        swept = sweep(root, cap, want=100, mine=mine, now=time.time() + after_s)
-        assert swept is not None
-        return swept.granted
-
-    one, two = enlist(root), enlist(root)
-    assert (granted(one), granted(two), granted(one)) == (4000, 3000, 3250)
-    child = subprocess.Popen(
-        [sys.executable, "-c", _ENLISTED, root, str(cap)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    assert int(child.stdout.readline()) == (cap - 3000 - 3250) // 4
-    assert granted(one) == (cap - 3000 - 2437) // 4
-    child.kill()
-    child.communicate()
-    assert granted(one) == 3250, "the dead hold nothing"
-    assert granted(one, after_s=GRANT_S + 1) == 4000, "and who did not write in time asks again"
-    os.close(two)
-    assert granted(one) == 4000
-    os.close(one)
-    assert granted(None) == 4000
-    assert not list((tmp_path / ".writers").iterdir())
-
-
-_ENLISTED = """
-import sys
-from aicockpit.kvdisk.shelf import enlist, sweep
-print(sweep(sys.argv[1], int(sys.argv[2]), want=100, mine=enlist(sys.argv[1])).granted, flush=True)
-input()
-"""

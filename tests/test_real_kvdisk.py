@@ -15,6 +15,7 @@ import pytest
 from benchmarks.kv_engine import GIGABYTE, Completion, Engine, engine, texts, together
 
 from aicockpit.models import smollm2
+from kvdisk_rig import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
@@ -265,6 +266,14 @@ def test_a_restarted_engine_with_a_slow_disk(first: Engine, prompts: list[list[i
         assert chosen.tokens == right.tokens
         made.complete([1] * 5)
         assert made.metric("aicockpit_kv_disk_load_bytes_per_second") == pytest.approx(SLOW_BYTES_PER_S, rel=0.3)
+
+        before = len(settle(made, place))
+        made.client.post("/reset_prefix_cache", params={"reset_external": True}).raise_for_status()
+        assert made.complete(long, 12, wish=ALWAYS).cached == 0, "its weights may be others from now on"
+        until(lambda: len(blocks_in(place)) < before)
+        made.complete([1] * 5)
+        assert made.metric("aicockpit_kv_disk_storing") == 0
+        assert len(blocks_in(place)) >= before - 100 // BLOCK, "what other engines stored stays"
 
 
 def quietly(call: Callable[[], object]) -> None:

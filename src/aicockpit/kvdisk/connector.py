@@ -34,9 +34,10 @@ from .blocks import Blocks
 from .config import Options, options
 from .identity import identity_of, refusal
 from .keys import Identity, adapter_stamp, block_name
+from .ledger import Ledger
 from .plan import Planner, Report
 from .prom import DiskMetrics, DiskStats
-from .shelf import PrivateError, Shelf, clear, make_private, write_about
+from .shelf import Shelf, make_private, make_root, write_about
 from .worker import Done, Rank, Work
 
 logger = init_logger(__name__)
@@ -91,11 +92,12 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def _open(self, identity: Identity) -> str | None:
         """Make the folders; why they cannot be, or None."""
         try:
-            os.makedirs(self._options.folder, mode=0o700, exist_ok=True)
+            make_root(self._options.folder)
             make_private(self._key_folder(identity))
             for rank in range(identity.ranks):
                 make_private(self._shelf(identity, rank).folder)
-        except (PrivateError, OSError) as problem:
+            Ledger(self._options.folder, self._options.cap).check()
+        except OSError as problem:
             return str(problem)
         write_about(self._key_folder(identity), identity.about)
         if self._role == KVConnectorRole.SCHEDULER:
@@ -248,10 +250,10 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
         return False, None
 
     def reset_cache(self) -> bool | None:
-        """New weights under the same name: everything of this key goes, and as the files on disk are no longer what the
-        engine computes with, nothing is kept until it starts again."""
-        if self._planner is not None and self._identity is not None:
-            clear(self._key_folder(self._identity))
+        """Weights may have been changed in place: what this engine wrote goes, and as the files on disk are perhaps no
+        longer what it computes with, nothing is loaded or kept until it starts again. vLLM asks this on a pause and
+        before it sleeps, too, and does not say which it is."""
+        if self._planner is not None:
             self._planner = None
             self._discard = True
             logger.warning("The KV disk tier stays off until the engine restarts: its weights may have changed")

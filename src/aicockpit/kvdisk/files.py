@@ -3,7 +3,8 @@ it.
 
 A file is a header and the block's bytes. The header names the folder's key and the block, and its checksum covers all
 of it: a truncated, damaged, renamed or foreign file is told apart from a block before a single byte of it is used. The
-checksum (XXH3, 128 bit) finds damage, not malice: what keeps strangers out is the folder's mode, 0700.
+checksum (XXH3, 128 bit) finds damage, not malice: what keeps strangers out is the folder's mode, 0700, and that a file
+of another user is foreign.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Literal
 
 try:
@@ -34,6 +36,7 @@ _SIGNED = HEADER.size - 16
 Flaw = Literal["missing", "truncated", "foreign", "corrupt", "unreadable"]
 Write = Callable[[int, memoryview], int]
 Read = Callable[[int, list[memoryview]], int]
+Enter = Callable[[], AbstractContextManager[object]]
 
 
 class UnusableError(Exception):
@@ -56,16 +59,24 @@ def seal(buffer: bytearray, key: bytes, name: bytes) -> None:
     view[_SIGNED : HEADER.size] = _checksum(view)
 
 
-def write(path: str, buffer: bytearray, mtime_ns: int, *, put: Write = os.write) -> None:
+def write(path: str, buffer: bytearray, mtime_ns: int, *, put: Write = os.write, enter: Enter = nullcontext) -> None:
     """Bring a sealed buffer to `path`: whole, or not at all. Replaces what is there.
 
-    There is no fsync: after a power cut the name may stand before its bytes do, and the checksum tells.
+    There is no fsync: after a power cut the name may stand before its bytes do, and the checksum tells. `enter`: the
+    file is made inside, at once with its whole size, so that nobody who counts files counts it short.
 
     Raises:
         OSError: it could not be written; nothing is left behind, neither under `path` nor beside it.
     """
     partial = f"{path}.{os.urandom(8).hex()}.tmp"
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with enter():
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(handle, len(buffer))
+        except OSError:
+            os.close(handle)
+            os.unlink(partial)
+            raise
     try:
         try:
             rest = memoryview(buffer)
@@ -79,7 +90,8 @@ def write(path: str, buffer: bytearray, mtime_ns: int, *, put: Write = os.write)
             os.close(handle)
         os.replace(partial, path)
     except OSError:
-        os.unlink(partial)
+        with suppress(FileNotFoundError):
+            os.unlink(partial)
         raise
 
 
@@ -114,7 +126,7 @@ def read(path: str, key: bytes, name: bytes, buffer: bytearray, *, get: Read | N
 
 def _fill(handle: int, view: memoryview, get: Read) -> None:
     found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode) or found.st_size > len(view):
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > len(view):
         raise UnusableError("foreign")
     if found.st_size < len(view):
         raise UnusableError("truncated")

@@ -8,11 +8,12 @@ import json
 import platform
 from typing import Any
 
+import psutil
 import torch
 import vllm
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
-from .keys import Identity, weights_stamp
+from .keys import Identity, weights_stamp, written_since
 
 
 def refusal(config: Any, cache: Any) -> str | None:
@@ -27,6 +28,11 @@ def refusal(config: Any, cache: Any) -> str | None:
         return f"block names need --prefix-caching-hash-algo sha256, not {algorithm}"
     if weights_stamp(config.model_config.model, _commit(config.model_config)) is None:
         return "the model's files are not in a folder and their revision is not known"
+    if str(config.load_config.load_format) == "dummy":
+        return "--load-format dummy computes with random weights"
+    # A worker is younger than its engine, and asked earlier: where a worker refuses, the engine does, too.
+    if written_since(config.model_config.model, psutil.Process().create_time()):
+        return "the model's files were written after the engine began to start; start it again"
     return None
 
 
@@ -41,6 +47,7 @@ def identity_of(config: Any, cache: Any) -> Identity:
         model=model.model,
         revision=commit or model.revision,
         weights=stamp,
+        load_format=str(config.load_config.load_format),
         settings=_settings(model),
         dtype=str(model.dtype),
         kv_dtype=str(cached.cache_dtype),

@@ -28,6 +28,7 @@ class Identity:
     model: str
     revision: str | None
     weights: str
+    load_format: str
     settings: str
     dtype: str
     kv_dtype: str
@@ -67,11 +68,20 @@ def weights_stamp(model: str, commit: str | None) -> str | None:
     if not folder.exists():
         return f"commit {commit}" if commit else None
     try:
-        files = [folder] if folder.is_file() else sorted(folder.iterdir())
-        parts = [_stamp(path) for path in files if path.suffix in _WEIGHTS and not path.name.startswith(_NO_WEIGHTS)]
+        parts = [_stamp(path) for path in _files(folder)]
     except OSError:
         return None
     return f"files {hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}" if parts else None
+
+
+def written_since(model: str, since: float) -> bool:
+    """Was one of the files that `weights_stamp` knows by its time written at `since` (Unix seconds) or later, or a
+    link turned? Then the engine may have loaded what stood there before."""
+    folder = Path(model)
+    try:
+        return folder.exists() and any(_written(path) >= since for path in _files(folder))
+    except OSError:
+        return True
 
 
 def adapter_stamp(path: str, since: float) -> bytes | None:
@@ -93,8 +103,23 @@ def block_name(block_hash: bytes, adapter: bytes | None) -> bytes:
     return block_hash if adapter is None else hashlib.sha256(adapter + block_hash).digest()
 
 
+def _files(model: Path) -> list[Path]:
+    files = [model] if model.is_file() else sorted(model.iterdir())
+    return [path for path in files if path.suffix in _WEIGHTS and not path.name.startswith(_NO_WEIGHTS)]
+
+
+def _written(path: Path) -> float:
+    link = path.lstat().st_ctime
+    return link if _is_blob(path.resolve()) else max(link, path.stat().st_ctime)
+
+
+def _is_blob(target: Path) -> bool:
+    """A file of the hub's cache, named by its content."""
+    return target.parent.name == "blobs"
+
+
 def _stamp(path: Path) -> tuple[str, int, str]:
     found = path.stat()
     target = path.resolve()
-    content = target.name if target.parent.name == "blobs" else str(found.st_mtime_ns)
+    content = target.name if _is_blob(target) else str(found.st_mtime_ns)
     return path.name, found.st_size, content

@@ -98,15 +98,15 @@ class Loader:
         self._results: list[Loaded] = []
         self._progress = time.monotonic()
         self._stop = False
-        counts.set("loading", 1)
+        # The thread was given up, wherever it hangs, and has not come round since.
+        self._silent = False
         self._thread = threading.Thread(target=self._run, name="kvdisk-loader", daemon=True)
         self._thread.start()
 
     @property
     def answering(self) -> bool:
-        """False while a read hangs that was given up."""
-        current = self._current
-        return current is None or not current.ended
+        """False while the disk hangs and a load was given up for it."""
+        return not self._silent
 
     def start(self, load: Load) -> None:
         with self._changed:
@@ -128,6 +128,7 @@ class Loader:
                 for job in [*([current] if current else []), *self._jobs]:
                     self._end(job, "stalled")
                 self._jobs.clear()
+                self._silent = True
                 self._counts.set("loading", 0)
             results, self._results = self._results, []
         return results
@@ -152,6 +153,8 @@ class Loader:
         buffer = bytearray(files.room(self._blocks.payload))
         while True:
             with self._changed:
+                self._silent = False
+                self._counts.set("loading", 1)
                 self._changed.wait_for(lambda: self._jobs or self._stop)
                 if self._stop:
                     return
@@ -162,7 +165,6 @@ class Loader:
                 self._current = None
                 self._end(job, failure)
                 self._changed.notify_all()
-            self._counts.set("loading", 1)
             self._touch(job)
 
     def _work(self, job: _Job, buffer: bytearray) -> Failure | None:

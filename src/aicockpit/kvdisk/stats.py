@@ -21,9 +21,9 @@ COUNTERS: dict[str, tuple[str, str | None]] = {
     "choices": ("Requests with a stored prefix, by what was chosen.", "choice"),
 }
 GAUGES: dict[str, str] = {
-    "storing": "1 while blocks are written, 0 while the disk refuses them.",
+    "storing": "1 while blocks are written, 0 while they cannot be; the engine's log says why.",
     "loading": "1 while blocks are loaded, 0 while the disk does not answer.",
-    "held_bytes": "Bytes of blocks on disk when they were last counted, all models of the folder.",
+    "held_bytes": "Bytes of blocks on disk, all models of the folder, as all who write there count them.",
     "load_bytes_per_second": "Measured speed of loading.",
     "prefill_tokens_per_second": "Measured speed of computing a prompt's first thousand tokens.",
 }

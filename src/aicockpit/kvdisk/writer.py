@@ -8,15 +8,18 @@ it is told to the scheduler's side, which offers such blocks again when they are
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from . import files
-from .shelf import GRANT_S, Shelf, age_ns, clear_shelf, enlist, free_bytes, sweep
+from .ledger import Ledger
+from .shelf import Shelf, age_ns, free_bytes
 from .stats import Counts
 from .threads import stand_back
 
@@ -24,11 +27,13 @@ Copy = Callable[[memoryview], None]
 IDLE_S = 20.0
 MIB = 1 << 20
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`cap`: bytes of all blocks under `root`. `buffer`: bytes waiting to be written. `reserve`: bytes that stay free
-    on the disk for others. `retry_s`: how long storing stays off after the disk refused a block."""
+    on the disk for others. `retry_s`: how long storing stays off after a block could not be written."""
 
     root: str
     cap: int
@@ -63,7 +68,7 @@ class Writer:
         self._shelf = shelf
         self._limits = limits
         self._room = files.room(payload)
-        self._margin = max(limits.cap // 50, 2 * self._room)
+        self._ledger = Ledger(limits.root, limits.cap)
         self._counts = counts
         self._put = put
         self._clock = clock
@@ -72,16 +77,19 @@ class Writer:
         self._names: set[bytes] = set()
         self._spare: list[bytearray] = []
         self._buffers = 0
-        self._allowed, self._granted_until = 0, 0.0
+        # What this engine wrote, and a few of them that are gone again.
+        self._own: set[bytes] = set()
+        self._own_limit = 2 * (limits.cap // self._room) + 100
         self._off_until: float | None = None
         self._refused: list[bytes] = []
         self._held = False
         self._stop = False
         self._discard = False
-        self._enlisted: int | None = None
+        self._told: set[str] = set()
         self.off_reason: str | None = None
-        if self._margin + self._room > limits.cap:
-            self.off_reason = f"a cap of {limits.cap} bytes holds no block of {self._room} bytes"
+        if self._room > limits.cap:
+            self.off_reason = f"{limits.cap} bytes hold no block of {self._room} bytes"
+            self._tell(f"stays off: {self.off_reason}")
         counts.set("storing", 0 if self.off_reason else 1)
         self._thread = threading.Thread(target=self._run, name="kvdisk-writer", daemon=True)
         self._thread.start()
@@ -119,7 +127,8 @@ class Writer:
         return refused
 
     def discard(self) -> None:
-        """What waits is not written, what was written goes, and nothing is kept from now on: the weights are others."""
+        """What waits is not written, what this engine wrote goes, and nothing is kept from now on: its weights are
+        others. What other engines wrote with the files' weights stays."""
         with self._changed:
             self._discard = True
             self.off_reason, self._off_until = "the weights were changed", None
@@ -142,10 +151,11 @@ class Writer:
     def _off(self) -> bool:
         if self._discard:
             return True
-        if self._off_until is not None and self._clock() >= self._off_until:
-            self._off_until = None
-            self.off_reason = None
-        return self.off_reason is not None
+        with self._changed:  # the engine's thread and the writer's both ask
+            if self._off_until is not None and self._clock() >= self._off_until:
+                self._off_until = None
+                self.off_reason = None
+            return self.off_reason is not None
 
     def _refuse(self, name: bytes, reason: str) -> None:
         self._counts.add("unstored_blocks", 1, reason)
@@ -164,12 +174,12 @@ class Writer:
     def _run(self) -> None:
         stand_back(5)
         if self.off_reason is None:
-            self._sweep()
-        try:
-            self._work()
-        finally:
-            if self._enlisted is not None:
-                os.close(self._enlisted)
+            try:
+                with self._enter(0):
+                    pass
+            except OSError as problem:
+                self._turn_off(problem)
+        self._work()
 
     def _work(self) -> None:
         while True:
@@ -190,7 +200,8 @@ class Writer:
                 self._changed.notify_all()
             if not written:
                 self._refuse(waiting.name, "disk")
-        clear_shelf(self._shelf)  # the file that was being written when the weights changed, too
+        for name in self._own:  # the file that was being written when the weights changed is among them
+            self._shelf.drop(name)
         self._counts.set("storing", 0)
 
     def _waits(self) -> bool:
@@ -202,54 +213,55 @@ class Writer:
         started = time.perf_counter()
         files.seal(waiting.buffer, self._shelf.key, waiting.name)
         try:
-            self._make_room()
+            free = free_bytes(self._limits.root)
+            if free is not None and free < self._limits.reserve + self._room:
+                raise OSError(errno.ENOSPC, f"less than {self._limits.reserve // MIB} MiB of the disk would be free")
             path = self._shelf.path(waiting.name)
             age = age_ns(waiting.depth)
             try:
-                files.write(path, waiting.buffer, age, put=self._put)
+                files.write(path, waiting.buffer, age, put=self._put, enter=self._enter)
             except FileNotFoundError:
                 self._shelf.make_room_for(waiting.name)
-                files.write(path, waiting.buffer, age, put=self._put)
+                files.write(path, waiting.buffer, age, put=self._put, enter=self._enter)
         except OSError as problem:
             self._turn_off(problem)
             return False
-        self._allowed -= self._room
+        self._remember(waiting.name)
         self._counts.set("storing", 1)
         self._counts.add("stored_blocks", 1)
         self._counts.add("stored_bytes", self._room)
         self._counts.add("store_seconds", time.perf_counter() - started)
         return True
 
-    def _make_room(self) -> None:
-        if self._allowed < self._room or self._clock() >= self._granted_until:
-            self._sweep()
-        if self._allowed < self._room:
-            raise OSError(errno.ENOSPC, "other writers of the folder take all that is left below the cap")
-        free = free_bytes(self._limits.root)
-        if free is not None and free < self._limits.reserve + self._room:
-            raise OSError(errno.ENOSPC, f"only {free // MIB} MiB are free")
+    def _remember(self, name: bytes) -> None:
+        self._own.add(name)
+        if len(self._own) > self._own_limit:
+            self._own = {name for name in self._own if self._shelf.has(name)}
+
+    @contextmanager
+    def _enter(self, size: int | None = None) -> Iterator[None]:
+        """A block, in the ledger."""
+        with self._ledger.room_for(self._room if size is None else size) as swept:
+            self._counts.set("held_bytes", swept.held)
+            if swept.removed:
+                self._counts.add("evicted_blocks", swept.removed)
+                self._counts.add("evicted_bytes", swept.removed_bytes)
+            yield
+        if self._ledger.other_cap is not None:
+            least = min(self._ledger.other_cap, self._limits.cap)
+            self._tell(f"shares {self._limits.root} with an engine of another SIZE; the smaller holds: {least} bytes")
 
     def _turn_off(self, problem: OSError) -> None:
-        self.off_reason = problem.strerror or str(problem)
-        self._off_until = self._clock() + self._limits.retry_s
+        reason = problem.strerror or str(problem)
+        with self._changed:
+            if not self._discard:
+                self.off_reason = reason
+                self._off_until = self._clock() + self._limits.retry_s
         self._counts.set("storing", 0)
+        self._tell(f"stores nothing in {self._limits.root} for now: {reason}")
 
-    def _sweep(self) -> None:
-        """Other processes write too: each may write what it was granted, and then looks again."""
-        asked = self._clock()
-        cap = self._limits.cap - self._margin
-        try:
-            if self._enlisted is None:
-                self._enlisted = enlist(self._limits.root)
-            swept = sweep(self._limits.root, cap, want=self._room, mine=self._enlisted)
-        except OSError as problem:
-            self._turn_off(problem)
-            return
-        if swept is None:  # another is at it: one block for each such moment, for which the margin is there
-            self._allowed, self._granted_until = self._room, asked + GRANT_S
-            return
-        self._allowed, self._granted_until = swept.granted, asked + GRANT_S
-        self._counts.set("held_bytes", swept.held)
-        if swept.removed:
-            self._counts.add("evicted_blocks", swept.removed)
-            self._counts.add("evicted_bytes", swept.removed_bytes)
+    def _tell(self, what: str) -> None:
+        """Once each; how often, the metrics tell."""
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning("The KV disk tier %s", what)
