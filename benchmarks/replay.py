@@ -34,7 +34,7 @@ from benchmarks.edits import BRANCH, NEWLINE, SWITCH, Event
 from benchmarks.kvsim import BLOCK, Background, Cache, chain
 from benchmarks.proc import ROOT
 from benchmarks.replay_layouts import Ours, leading
-from benchmarks.replay_peers import Continue, Kit, Layout, Memo, Ring, Sizes, Tabby, WideRing
+from benchmarks.replay_peers import Continue, Kit, Layout, Memo, Ring, Sizes, Tabby, WideRing, whole
 from benchmarks.replay_table import (
     CHANGED,
     LAYOUTS,
@@ -109,7 +109,8 @@ class Run:
         cache = Cache(plan.capacity // BLOCK)
         self._cache, self._background, self._seen = cache, Background(cache, case.speed), seen
         voice = plan.plain if case.embedded else plan.voice
-        kit = Kit(voice.encoder, voice.style, case.sizes, self._background, plan.seed, history.name, memo)
+        style = whole(voice.style, voice.encoder)
+        kit = Kit(voice.encoder, voice.style, style, case.sizes, self._background, plan.seed, history.name, memo)
         self._layout = made(name, kit, history.base, cache)
         self._layout.pause(WARM_UP_S)
         self._start = self._background.tokens

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from aicockpit.prompts.fim import Style
+from aicockpit.prompts.fim import Style, detect, styles
 from aicockpit.prompts.languages import Grammars
 from aicockpit.prompts.pack import ItemCache
 from aicockpit.prompts.skeleton import Analysis, analyse
@@ -108,6 +108,7 @@ class Kit:
 
     encoder: Encoder
     style: Style
+    whole: Style
     sizes: Sizes
     background: Background
     seed: int
@@ -127,11 +128,20 @@ class Kit:
 
         return self.memo.once(event, ("clipped", self.sizes.before, self.sizes.after), make)
 
-    def tail(self, event: Event, window: tuple[str, str], repo_level: bool) -> tuple[int, ...]:
-        def make() -> tuple[int, ...]:
-            return self.style.tail(self.encoder, event.path, *window, repo_level=repo_level)
+    def tail(self, event: Event, window: tuple[str, str], repo_level: bool, whole: bool = False) -> tuple[int, ...]:
+        """`whole`: all that stands before the cursor is in the prefix, as Tabby and Continue have it."""
+        style = self.whole if whole else self.style
 
-        return self.memo.once(event, ("tail", window, repo_level), make)
+        def make() -> tuple[int, ...]:
+            return style.tail(self.encoder, event.path, *window, repo_level=repo_level)
+
+        return self.memo.once(event, ("tail", window, repo_level, whole), make)
+
+
+def whole(style: Style, encoder: Encoder) -> Style:
+    """The same layout with all that stands before the cursor in the prefix."""
+    name = f"{style.name}-whole"
+    return detect(encoder.specials, name)[0] if name in styles() else style
 
 
 def words_of(text: str) -> set[str]:
@@ -215,7 +225,7 @@ class Tabby(Peer):
                 break
             left -= len(tokens)
             snippets += tokens
-        tail = self._kit.tail(event, self._kit.clipped(event), repo_level=False)
+        tail = self._kit.tail(event, self._kit.clipped(event), repo_level=False, whole=True)
         mark = int(bool(tail) and tail[0] in self._kit.encoder.specials.values())
         return Prompt((*tail[:mark], *snippets, *tail[mark:]), mark + len(snippets))
 
@@ -261,12 +271,14 @@ class Continue(Peer):
             if len(tokens) <= left:
                 left -= len(tokens)
                 prompt += tokens
-        tail = self._kit.tail(event, self._kit.clipped(event), repo_level=True)
+        tail = self._kit.tail(event, self._kit.clipped(event), repo_level=True, whole=True)
         return Prompt((*prompt, *tail), len(prompt))
 
 
 class Ring(Peer):
     """llama.vscode: chunks of 32 lines, first in, first out, by the rules of its extra-context.ts.
+
+    What stands before the cursor in its line goes behind the last control token, as its field `prompt` has it.
 
     Picked at random from the 64 lines around the cursor on opening, leaving and saving the open file; from the whole
     of another file that is saved; after a request more than 32 lines away from the last pick, from what stands around

@@ -20,6 +20,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         AICOCKPIT_CONTEXT="1200",
         AICOCKPIT_CONTEXT_IDLE="3",
         AICOCKPIT_MIN_RESIDENT="3",
+        AICOCKPIT_WAKE_WAIT="900",
     )
     try:
         made.until(lambda: httpx.get(f"http://127.0.0.1:{made.port}/ready").status_code == 200, START_LIMIT_S)

@@ -87,6 +87,53 @@ def test_a_machine_full_of_faults(rig: Rig) -> None:
     assert (marks["hf-token"], marks["gpu.mixed"], document["verdict"], code) == ("warn", "warn", "bad", 1)
 
 
+def test_a_model_that_a_start_would_refuse_is_bad_and_one_that_fits_says_where(rig: Rig) -> None:
+    large = {"MODEL_NAME": "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8", "GPU_COUNT": "4"}
+    env = {"AICOCKPIT_VLLM_COMMAND": "vllm serve", **large}
+    document, code = as_json(rig, four(), **env)
+    row = of(document)["model"]
+    assert (row["mark"], code, row["what"]) == ("bad", 1, f"model {large['MODEL_NAME']}")
+    assert "does not fit 4 x NVIDIA RTX A6000" in row["found"]
+    document, _ = as_json(rig, four(), AICOCKPIT_FIT="off", **env)
+    assert of(document)["model"]["mark"] == "warn"
+    coder = "Qwen/Qwen2.5-Coder-32B-Instruct-GPTQ-Int4"
+    row = of(as_json(rig, four(), **{**env, "MODEL_NAME": coder, "GPU_COUNT": "1"})[0])["model"]
+    assert row["mark"] == "ok"
+    assert "GiB usable" in row["found"]
+
+
+def test_bridges_that_the_driver_tells_decide_which_gpus_an_engine_gets(rig: Rig) -> None:
+    """Four cards, bridged 0-2 and 1-3."""
+    cards = (line for to in (2, 3, 0, 1) for line in gpu("NVIDIA RTX A6000", A6000, links="4 0", to=f"{to} 4"))
+    crossed = (*HEAD, "pair 0 2 30 1 1", "pair 1 3 30 1 1", "pair -1 -1 30 0 1", *cards)
+    document, _ = as_json(rig, crossed, MODEL_NAME="Qwen/Qwen2.5-Coder-32B-Instruct", GPU_COUNT="2")
+    rows = of(document)
+    assert "NVLink (4 links): 0-2, 1-3" in rows["gpu.links"]["found"]
+    assert "GPU 0, 2; the first that are free, joined by NVLink" in rows["model"]["found"]
+
+
+def test_models_that_do_not_fit_together_and_one_that_nobody_here_knows(rig: Rig) -> None:
+    one = "{name: NAME, model: Qwen/Qwen2.5-Coder-32B-Instruct-GPTQ-Int4, gpus: [0]}"
+    (rig.folder / "fleet.yaml").write_text(
+        f"models: [{one.replace('NAME', 'a')}, {one.replace('NAME', 'b')}, {{model: nobody/knows-it}}]"
+    )
+    document, code = as_json(rig, four(), AICOCKPIT_FLEET=str(rig.folder / "fleet.yaml"))
+    rows = {row["what"]: row for row in document["findings"] if row["id"] == "model"}
+    assert {what: row["mark"] for what, row in rows.items()} == {
+        **{"model a": "ok", "model b": "ok", "model nobody/knows-it": "ok", "models together": "bad"}
+    }
+    assert "a start asks the Hub" in rows["model nobody/knows-it"]["found"]
+    assert "GPU 0 (NVIDIA RTX A6000" in rows["models together"]["found"]
+    assert code == 1
+
+
+def test_a_folder_that_is_no_model_and_no_network_at_all(rig: Rig) -> None:
+    row = of(as_json(rig, four(), MODEL_NAME=str(rig.folder), GPU_COUNT="1")[0])["model"]
+    assert (row["mark"], "config.json" in row["found"]) == ("bad", True)
+    row = of(as_json(rig, four(), MODEL_NAME="nobody/knows-it", GPU_COUNT="1", HF_HUB_OFFLINE="1")[0])["model"]
+    assert row["mark"] == "bad"
+
+
 def test_without_a_start_that_needs_them_faults_of_gpus_are_warnings(rig: Rig) -> None:
     document, code = as_json(rig, (*HEAD, *gpu("NVIDIA H100", H100, mig=1)))
     assert (of(document)["gpu.mig"]["mark"], document["verdict"], code) == ("warn", "warn", 0)

@@ -13,7 +13,8 @@ from tiny_tokenizers import FAMILIES, of_family
 
 ENCODERS = {name: of_family(name) for name in FAMILIES}
 
-# One repository of two files, the cursor in a third: what follows a pack, and what is sent without one.
+# One repository of two files, the cursor in a third: what follows a pack, and what is sent without one. As the
+# families' own texts have it: what stands before the cursor in its line is in the prefix.
 GOLDEN = {
     "qwen": (
         "<|repo_name|>acme/shop\n<|file_sep|>src/a.py\nimport os\n<|file_sep|>src/b.py\nx = 1\n"
@@ -91,6 +92,10 @@ def style_of(name: str) -> Style:
     return detect(ENCODERS[name].specials)[0]
 
 
+def whole_of(name: str) -> Style:
+    return detect(ENCODERS[name].specials, f"{name}-whole")[0] if f"{name}-whole" in styles() else style_of(name)
+
+
 def prompt(style: Style, encoder: Encoder, prefix: str = "def f(", suffix: str = "):\n") -> tuple[int, ...]:
     return (
         *style.header(encoder, "acme/shop"),
@@ -102,11 +107,44 @@ def prompt(style: Style, encoder: Encoder, prefix: str = "def f(", suffix: str =
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_a_prompt_reads_as_the_family_wants_it(name: str) -> None:
-    style, encoder = style_of(name), ENCODERS[name]
-    assert style.name == name
+    style, encoder = whole_of(name), ENCODERS[name]
+    assert style_of(name).name == name
     with_pack, alone = GOLDEN[name]
     assert encoder.decode(prompt(style, encoder)) == with_pack
     assert encoder.decode(style.tail(encoder, "src/main.py", "def f(", "):\n", repo_level=False)) == alone
+
+
+SUFFIX_FIRST = {"mellum", "seedcoder", "codestral"}
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("repo_level", [True, False])
+def test_the_cursors_line_stands_behind_the_suffix(name: str, repo_level: bool) -> None:
+    style, encoder = style_of(name), ENCODERS[name]
+
+    def text(style: Style, line: str) -> str:
+        ids = style.tail(encoder, "a.py", f"x = 1\n{line}", ") -> 2:\n", repo_level=repo_level)
+        return encoder.decode(ids)
+
+    assert text(style, "") == text(whole_of(name), "")
+    if name in SUFFIX_FIRST or not style.fim:
+        assert f"{name}-whole" not in styles()
+        assert text(style, "def f(").count("x = 1\ndef f(") == 1
+    else:
+        assert text(style, "def f(") == text(style, "") + "def f("
+        assert text(whole_of(name), "def f(").count("x = 1\ndef f(") == 1
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@given(begun=st.text(alphabet="ab \n\r", max_size=40), line=st.text(alphabet="ab \r", max_size=9))
+def test_a_key_changes_nothing_in_front_of_its_line(name: str, begun: str, line: str) -> None:
+    style, encoder = style_of(name), ENCODERS[name]
+    if name in SUFFIX_FIRST or not style.fim:
+        return
+    prefix = f"{begun}\n" if begun else ""
+    still = style.tail(encoder, "a.py", prefix, "b\n")
+    assert style.tail(encoder, "a.py", prefix + line, "b\n") == (*still, *encoder.encode(line))
+    assert style.lead(encoder, "a.py", prefix + line, "b\n") == (*still, *encoder.encode(line))
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
@@ -127,19 +165,20 @@ def test_the_control_tokens_of_a_layout_are_ids_and_those_of_the_user_are_text(n
 def test_the_ids_of_qwens_repository_form() -> None:
     encoder = ENCODERS["qwen"]
     ids, text = encoder.specials, encoder.encode
-    assert prompt(style_of("qwen"), encoder) == (
+    assert prompt(style_of("qwen"), encoder, "import re\ndef f(") == (
         *(ids["<|repo_name|>"], *text("acme/shop\n")),
         *(ids["<|file_sep|>"], *text("src/a.py\nimport os\n")),
         *(ids["<|file_sep|>"], *text("src/b.py\nx = 1\n")),
         *(ids["<|file_sep|>"], *text("src/main.py\n")),
-        *(ids["<|fim_prefix|>"], *text("def f("), ids["<|fim_suffix|>"], *text("):\n"), ids["<|fim_middle|>"]),
+        *(ids["<|fim_prefix|>"], *text("import re\n"), ids["<|fim_suffix|>"], *text("):\n"), ids["<|fim_middle|>"]),
+        *text("def f("),
     )
 
 
 def test_the_spaces_of_codellama_and_codestral_are_where_their_tokenizers_put_them() -> None:
     for name, mark in (("codellama", "▁<PRE>"), ("codestral", "[PREFIX]")):
         encoder = ENCODERS[name]
-        ids = style_of(name).tail(encoder, "", "def", "x", repo_level=False)
+        ids = whole_of(name).tail(encoder, "", "def", "x", repo_level=False)
         begin = ids.index(encoder.specials[mark]) + 1
         assert ids[begin : begin + len(encoder.encode(" def"))] == encoder.encode(" def")
         suffix = {"codellama": "▁<SUF>", "codestral": "[SUFFIX]"}[name]
@@ -184,12 +223,14 @@ def test_an_override_decides_when_the_tokenizer_can_do_it() -> None:
     assert detect(specials, "fim-pipes")[0].name == "fim-pipes"
     with pytest.raises(SettingError, match=r"needs <fim_prefix>.*It can use: qwen, fim-pipes, plain$"):
         detect(specials, "starcoder2")
-    with pytest.raises(SettingError, match=r"no fill-in-the-middle style 'best'. There are: deepseek"):
+    with pytest.raises(
+        SettingError, match=r"no fill-in-the-middle style 'best'. There are: deepseek, deepseek-whole, seedcoder, "
+    ):
         detect(specials, "best")
 
 
 def test_every_style_has_a_tokenizer_here() -> None:
-    assert set(styles()) == set(FAMILIES) == set(GOLDEN)
+    assert {name.removesuffix("-whole") for name in styles()} == set(FAMILIES) == set(GOLDEN)
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))

@@ -244,3 +244,43 @@ def test_the_schema_refuses_what_the_code_refuses(tmp_path: Path, text: str) -> 
         jsonschema.validate(yaml.safe_load(text), fleet.schema())
     with pytest.raises(SettingError):
         fleet.ask(settings(tmp_path, text))
+
+
+def sleepers(tmp_path: Path, memory: int | None, args: str = "") -> Plan:
+    """Two that take turns on one GPU, 20 GiB of weights each, and 3 GiB that stay on the GPU."""
+    one = "{{name: {}, model: a/{}, gpus: 1, pin: false, sleep: true{}}}"
+    asked = fleet.ask(settings(tmp_path, f"models: [{one.format('x', 'x', args)}, {one.format('y', 'y', args)}]"))
+    sized = [Sized(1, 25 * GIB, asleep_host=20 * GIB, asleep=3 * GIB)] * 2
+    return arrange.arrange(asked, sized, [Slot("0", CARD)], [0, 1], memory)
+
+
+def test_a_sleeper_counts_on_the_host_and_on_its_gpu(tmp_path: Path) -> None:
+    made = sleepers(tmp_path, 30 * GIB)
+    for shape in made.shapes:
+        assert shape.residence.asleep == (("cpu", 20 * GIB), ("0", 3 * GIB))
+        assert dict(shape.residence.needs)["0"] + 3 * GIB <= made.capacity["0"]
+    assert made.capacity["cpu"] == 30 * GIB
+    assert sleepers(tmp_path, None).shapes[0].residence.sleeps
+    tiered = sleepers(tmp_path, 30 * GIB, ", kv_tier: 'cpu:8GiB'").shapes[0].residence
+    assert dict(tiered.asleep)["cpu"] == 28 * GIB, "the tier of a process stays with it"
+
+
+def test_the_reasons_of_a_plan_have_the_bytes_of_each_engine(tmp_path: Path) -> None:
+    made = plan(settings(tmp_path, "models: [{model: a/x, gpus: 1}, {model: a/y, gpus: 1, memory: 12GiB}]"), ["0"], [0])
+    assert made.reasons == (
+        "x-0: GPU 0; the first that are free: 32.2 of 44.2 GiB usable, 20.0 at least; there too: y-0 12.0",
+        "y-0: GPU 0; it fits beside what is there: 12.0 of 44.2 GiB usable, as its user gave it; there too: x-0 32.2",
+    )
+    told = sleepers(tmp_path, 30 * GIB).reasons[0]
+    assert told == "x-0: GPU 0; the first that are free: 41.2 of 44.2 GiB usable, 25.0 at least; there too: " + (
+        "y-0 41.2 (makes way); asleep it keeps 3.0"
+    )
+
+
+def test_one_whose_weights_the_host_cannot_hold_ends_instead_of_sleeping(tmp_path: Path) -> None:
+    made = sleepers(tmp_path, 16 * GIB)
+    assert [(s.residence.sleeps, s.residence.asleep) for s in made.shapes] == [(False, ())] * 2
+    assert (
+        "x-0: it ends instead of sleeping, since asleep it would take 20.0 GiB of the host's memory, and 16.0 GiB "
+        "may be used for that"
+    ) in made.reasons

@@ -22,12 +22,14 @@ COMPLETION = {"model": "fake", "prompt": "def add(", "max_tokens": 2}
 async def test_a_suffix_becomes_the_models_own_form(tmp_path: Path) -> None:
     with start_fake(tmp_path) as fake:
         async with joined(tmp_path, Warm(), engine_of(fake)) as rig:
-            answer = await rig.client.post("/v1/completions", json={**COMPLETION, "suffix": "\n    pass\n"})
+            answer = await rig.client.post(
+                "/v1/completions", json={**COMPLETION, "prompt": "import re\ndef add(", "suffix": "\n    pass\n"}
+            )
             body = sent(fake)
     assert answer.status_code == 200
     assert answer.headers["x-aicockpit-fim"] == "qwen"
     encoder = of_family("qwen")
-    assert encoder.decode(body["prompt"]) == "<|fim_prefix|>def add(<|fim_suffix|>\n    pass\n<|fim_middle|>"
+    assert encoder.decode(body["prompt"]) == "<|fim_prefix|>import re\n<|fim_suffix|>\n    pass\n<|fim_middle|>def add("
     assert "suffix" not in body
     assert set(body["stop_token_ids"]) >= {encoder.specials["<|file_sep|>"]}
 

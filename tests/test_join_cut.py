@@ -61,8 +61,9 @@ async def test_a_suffix_without_context_is_whole_too(tmp_path: Path) -> None:
             too_long = await rig.client.post(
                 "/v1/completions", json={**BODY, "context": "none", "suffix": "x" * 70_000}
             )
-    assert whole == f"<|fim_prefix|>{LONG}<|fim_suffix|>{BEHIND}<|fim_middle|>"
-    assert short == f"<|fim_prefix|>x = <|fim_suffix|>{BEHIND}<|fim_middle|>"
+    line = LONG.rfind("\n") + 1
+    assert whole == f"<|fim_prefix|>{LONG[:line]}<|fim_suffix|>{BEHIND}<|fim_middle|>{LONG[line:]}"
+    assert short == f"<|fim_prefix|><|fim_suffix|>{BEHIND}<|fim_middle|>x = "
     assert told["cut_lines"] == alone["cut_lines"] == {"before": 0, "behind": 0}
     assert (too_long.status_code, too_long.json()["error"]["code"]) == (400, "prompt_too_long")
 

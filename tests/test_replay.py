@@ -19,7 +19,7 @@ from benchmarks.edits import ACCEPT, BRANCH, JUMP, KEYSTROKE, KINDS, NEW, NEWLIN
 from benchmarks.kvsim import BLOCK, Background, Cache, chain
 from benchmarks.replay import Plan
 from benchmarks.replay_layouts import Ours, leading
-from benchmarks.replay_peers import Index, Kit, Ring, Sizes, Tabby, WideRing
+from benchmarks.replay_peers import Index, Kit, Ring, Sizes, Tabby, WideRing, whole
 from benchmarks.replay_table import CHANGED, Case, Cell, Found, Seen, cases, check, rows
 
 from aicockpit.models import smollm2
@@ -70,7 +70,7 @@ def measured(history: History) -> Found:
 def kit_of(sizes: Sizes = SIZES, speed: float = 20_000) -> tuple[Kit, Cache]:
     encoder, cache = of_family("qwen"), Cache(10_000)
     style, _ = fim.detect(encoder.specials)
-    return Kit(encoder, style, sizes, Background(cache, speed), 1, "small"), cache
+    return Kit(encoder, style, whole(style, encoder), sizes, Background(cache, speed), 1, "small"), cache
 
 
 def event_at(path: str, text: str, line: int, kind: str = KEYSTROKE, changes: tuple[Change, ...] = ()) -> Event:

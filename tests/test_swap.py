@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aicockpit.engines.swap import HOLDING, Action, Plan, Seen, Verb, plan
+from aicockpit.engines.swap import Action, Plan, Seen, Verb, held, plan
 from aicockpit.types import EngineState, Residence
 
 GIB = 1 << 30
@@ -17,7 +17,7 @@ HOUR = 3600.0
 
 def seen(name: str, state: EngineState = EngineState.STOPPED, gib: int = 8, **values: object) -> Seen:
     known = {"pinned": False, "needs": (("0", gib * GIB),)}
-    home = {key: values.pop(key) for key in ("pinned", "ttl_s", "needs", "sleeps") if key in values}
+    home = {key: values.pop(key) for key in ("pinned", "ttl_s", "needs", "sleeps", "asleep") if key in values}
     return Seen(name, state, Residence(**(known | home)), **values)  # type: ignore[arg-type]
 
 
@@ -121,6 +121,82 @@ def test_a_device_of_unknown_size_has_room() -> None:
     assert verbs(plan([seen("a"), ready("b")], ["a"], {}, 30, HOUR)) == [("bring", "a")]
 
 
+BOTH = ROOM | {"cpu": 16 * GIB}
+
+
+def sleepy(name: str, state: EngineState = EngineState.STOPPED, gib: int = 8, **values: object) -> Seen:
+    """Asleep it keeps 1 GiB of its GPU, and 7 GiB of the host."""
+    return seen(name, state, gib, sleeps=True, asleep=(("cpu", 7 * GIB), ("0", GIB)), **values)
+
+
+def both(*engines: Seen, wanted: str = "", host: int = 16) -> Plan:
+    return plan(engines, wanted.split(), BOTH | {"cpu": host * GIB}, 30.0, HOUR)
+
+
+def test_what_sleeps_holds_its_weights_on_the_host_and_a_rest_on_its_gpu() -> None:
+    one = sleepy("a").residence
+    assert held(EngineState.SLEEPING, one) == {"cpu": 7 * GIB, "0": GIB}
+    assert held(EngineState.READY, one) == {"0": 8 * GIB}
+    assert held(EngineState.STOPPING, one) == held(EngineState.READY, one, slept=True) == {"cpu": 7 * GIB, "0": 8 * GIB}
+    assert held(EngineState.STOPPED, one, slept=True) == {}
+
+
+def test_one_goes_to_sleep_while_the_host_has_room_for_its_weights_and_ends_when_it_has_not() -> None:
+    engines = [sleepy("a", EngineState.READY), sleepy("b"), sleepy("c", EngineState.SLEEPING, gib=9)]
+    assert both(*engines, wanted="b").actions == (Action(Verb.PUT_AWAY, "a", "b is wanted and needs its memory"),)
+    told = "b is wanted and needs its memory; asleep it would take 7.0 GiB of cpu, and 3.0 are left"
+    assert both(*engines, wanted="b", host=10).actions == (Action(Verb.END, "a", told),)
+
+
+def test_two_that_leave_together_are_not_given_the_same_room_on_the_host() -> None:
+    engines = [sleepy("a", EngineState.READY, 4, used=1.0), sleepy("b", EngineState.READY, 4), seen("new", gib=8)]
+    assert verbs(both(*engines, wanted="new", host=16)) == [("put away", "b"), ("put away", "a")]
+    assert verbs(both(*engines, wanted="new", host=10)) == [("put away", "b"), ("end", "a")]
+
+
+def test_a_rest_that_is_in_the_way_on_the_gpu_goes_too() -> None:
+    asleep = sleepy("old", EngineState.SLEEPING, used=1.0)
+    made = both(asleep, sleepy("a", EngineState.READY), seen("new", gib=9), wanted="new")
+    assert made.actions == (
+        Action(Verb.END, "old", "new is wanted and needs its memory, which it holds asleep"),
+        Action(Verb.PUT_AWAY, "a", "new is wanted and needs its memory"),
+    )
+    (action,) = both(sleepy("a", EngineState.READY), seen("new", gib=10), wanted="new").actions
+    assert (action.verb, action.reason.partition("; ")[2]) == (
+        Verb.END,
+        "asleep it would keep 1.0 GiB of 0, which are needed",
+    )
+
+
+def test_what_sleeps_ends_for_one_that_needs_the_host_and_wakes_in_its_own_room() -> None:
+    tiered = seen("new", needs=(("0", 2 * GIB), ("cpu", 12 * GIB)))
+    asleep = sleepy("a", EngineState.SLEEPING)
+    assert verbs(both(asleep, tiered, ready("p", 6, pinned=True), wanted="new")) == [("end", "a")]
+    assert verbs(both(asleep, wanted="a", host=7)) == [("bring", "a")]
+    assert both(asleep, tiered, wanted="a new").waits == {"new": "3.0 GiB more are needed on cpu, which holds a"}
+
+
+def test_two_sleepers_that_requests_wait_for_do_not_block_each_other() -> None:
+    one, other = (sleepy(name, EngineState.SLEEPING, gib=10) for name in "ab")
+    made = both(one, other, wanted="a b")
+    assert (verbs(made), made.waits) == (
+        [("end", "b")],
+        {"a": "b makes way", "b": "an earlier request waits for 0, cpu"},
+    )
+
+
+def test_one_that_is_ended_is_not_waited_for_as_a_sleeper() -> None:
+    leaving = sleepy("a", EngineState.STOPPING, ends=True)
+    assert verbs(both(leaving, sleepy("c", EngineState.SLEEPING, gib=9), seen("new", gib=9), wanted="new")) == []
+    assert verbs(both(replace(leaving, ends=False), seen("new", gib=10), wanted="new")) == []
+
+
+def test_after_its_ttl_it_ends_where_it_cannot_sleep() -> None:
+    (action,) = both(sleepy("a", EngineState.READY, ttl_s=60.0), host=5).actions
+    assert action.verb is Verb.END
+    assert action.reason == "nobody asked for it for 60 s; asleep it would take 7.0 GiB of cpu, and 5.0 are left"
+
+
 states = st.sampled_from([state for state in EngineState if state is not EngineState.UNREACHABLE])
 worlds = st.lists(
     st.builds(
@@ -131,6 +207,8 @@ worlds = st.lists(
         pinned=st.booleans(),
         ttl_s=st.none() | st.floats(0, 100),
         in_work=st.integers(0, 2),
+        sleeps=st.just(True),
+        asleep=st.sampled_from([(), (("0", GIB),), (("cpu", 6 * GIB),), (("cpu", 6 * GIB), ("0", GIB))]),
         used=st.floats(0, HOUR),
         ready_at=st.floats(0, HOUR),
     ),
@@ -147,14 +225,24 @@ def test_memory_is_never_promised_twice_and_no_rule_is_broken(
     engines: list[Seen], wanted: list[str], spare: list[str]
 ) -> None:
     by_name = {one.name: one for one in engines}
-    made = plan(engines, wanted, ROOM, 30.0, HOUR, spare)
-    held = sum(one.residence.needs[0][1] for one in engines if one.state in HOLDING)
+    made = plan(engines, wanted, BOTH, 30.0, HOUR, spare)
     brought = [action.name for action in made.actions if action.verb is Verb.BRING]
-    if brought and held <= ROOM["0"]:
-        assert held + sum(by_name[name].residence.needs[0][1] for name in brought) <= ROOM["0"]
+    slept = [action.name for action in made.actions if action.verb is Verb.PUT_AWAY]
+    for device, room in BOTH.items():
+        before = {one.name: held(one.state, one.residence).get(device, 0) for one in engines}
+        after = {
+            name: max(before[name], dict(by_name[name].residence.needs).get(device, 0))
+            if name in brought
+            else max(before[name], by_name[name].rest.get(device, 0) * (name in slept))
+            for name in before
+        }
+        if sum(before.values()) <= room:
+            assert sum(after.values()) <= room
     for action in made.actions:
         one = by_name[action.name]
-        if action.verb is Verb.PUT_AWAY:
+        if action.verb is Verb.END and one.state is EngineState.SLEEPING:
+            assert not brought or action.name not in brought
+        elif action.verb in (Verb.PUT_AWAY, Verb.END):
             assert one.state is EngineState.READY or (one.state is EngineState.BACKOFF and action.name not in wanted)
             assert not one.residence.pinned
         else:

@@ -89,6 +89,28 @@ async def test_an_engine_sleeps_and_wakes_without_a_new_process(tmp_path: Path) 
         assert b.state is EngineState.STOPPED
 
 
+async def test_what_sleeps_ends_when_its_memory_is_wanted_and_ends_at_once_where_it_cannot_sleep(
+    tmp_path: Path,
+) -> None:
+    weighty = replace(SLEEPY, needs=(("0", 1),), asleep=(("cpu", 2),))
+    a_spec, b_spec = two(tmp_path, residence=weighty)
+    async with swapping(tmp_path, a_spec, b_spec, room=3) as (supervisor, swapper):
+        swapper.capacity = {"0": 1, "cpu": 3}
+        a, b = supervisor.engines
+        await swapper.wake([a])
+        await swapper.wake([b])
+        assert (a.state, b.ready) == (EngineState.SLEEPING, True)
+        await swapper.wake([a])  # whose weights stay in the host's memory: those of `b` find no room beside them
+        assert (a.ready, b.state, b.pid) == (True, EngineState.STOPPED, None)
+        await swapper.wake([b])
+        assert (a.state, b.ready) == (EngineState.SLEEPING, True)
+        tiered = replace(weighty, needs=(("cpu", 2),), sleeps=False, asleep=())
+        supervisor.add(spec_of(tmp_path, name="c", residence=tiered))
+        c = supervisor.engines[-1]
+        await swapper.wake([c])
+        assert (a.state, b.ready, c.ready) == (EngineState.STOPPED, True, True)
+
+
 @pytest.mark.parametrize("flag", ["--fake-no-sleep", "--fake-no-wake"])
 async def test_an_engine_that_cannot_sleep_or_wake_is_started_again(tmp_path: Path, flag: str) -> None:
     async with swapping(tmp_path, *two(tmp_path, flag, residence=SLEEPY)) as (supervisor, swapper):

@@ -39,6 +39,10 @@ class Slow:
         self.asked.append(("put away", name))
         await self.done.wait()
 
+    async def stop(self, name: str, *, patient: bool = False) -> None:
+        self.asked.append(("end", name))
+        await self.done.wait()
+
     async def changed(self, seen: int | None = None) -> int:
         await asyncio.Event().wait()
         return 0

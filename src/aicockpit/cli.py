@@ -13,7 +13,7 @@ import uvloop
 from rich.console import Console
 
 from aicockpit import __version__, console, log, settings
-from aicockpit.commands import actions_of, doctor, fit, models, recipes
+from aicockpit.commands import actions_of, doctor, fit, fleet, models, recipes
 from aicockpit.control import Control
 from aicockpit.errors import AicockpitError, SettingError
 from aicockpit.gateway.auth import KeyStore
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("-n", "--lines", type=int, default=50, help="lines of each log (50)")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as lines are written")
     add("reload", _reload, "have the running server read its fleet file again and change what differs")
-    for command in (doctor, fit, recipes, models):
+    for command in (doctor, fit, fleet, recipes, models):
         command.add(add)
     _add_keys(add("keys", _keys_list, "make, list and revoke API keys"))
     bench = add("bench", _bench, "measure the running server: time to first token, tokens per second")

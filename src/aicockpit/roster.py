@@ -25,18 +25,16 @@ from aicockpit.hardware.shape import ModelShape
 from aicockpit.models import kv_files
 from aicockpit.models.dimensions import shape_apart
 from aicockpit.models.locate import check_apart, is_path, note_used, resolve_apart
-from aicockpit.recipes import command, flags, fleet, load, lora, spot_ask, tier
+from aicockpit.recipes import command, flags, fleet, load, lora, place, spot_ask, tier
 from aicockpit.recipes.arrange import CPU, Plan, Sized, arrange
 from aicockpit.recipes.fleet import Asked
 from aicockpit.recipes.place import Slot
 from aicockpit.settings import Settings
-from aicockpit.sizing import Sizer, predict
+from aicockpit.sizing import HOST_SHARE, Sizer, predict
 from aicockpit.types import EngineSpec, Residence
 
 log = logging.getLogger(__name__)
 
-# Of the memory that is free, what engines on the CPU may take: the machine has other things to do, too.
-_HOST_SHARE = 0.9
 _STAMP_S = 3600.0
 _TRIM_S = 60.0
 Show = Callable[[str, str, int, int], None]
@@ -75,13 +73,13 @@ class Roster:
         machine = await asyncio.to_thread(detect.inspect)
         found = detect.devices(machine, self.settings.cuda_visible)
         taken = _taken(engines)
-        slots = [Slot(_id_of(device), _with(device, taken.get(_id_of(device), 0))) for device in found]
+        slots = place.slots(found, machine.pairs, taken)
         self.devices = {slot.id: slot.device for slot in slots}
         asked = fleet.ask(self.settings)
         if asked.models:
             command.command(self.settings)  # is there a vLLM at all?
         memory = machine.memory_available
-        host = None if memory is None else int((memory + taken.get(CPU, 0)) * _HOST_SHARE)
+        host = None if memory is None else int((memory + taken.get(CPU, 0)) * HOST_SHARE)
         sized = await self._size(asked, slots, host, machine.host.cpu.features if machine.host else None)
         plan = arrange(asked, sized, slots, sorted(os.sched_getaffinity(0)), host)
         for m, size in zip(asked.models, sized, strict=True):
@@ -244,10 +242,6 @@ def _taken(engines: Sequence[Engine]) -> Mapping[str, int]:
     return taken
 
 
-def _with(device: Device, ours: int) -> Device:
-    return device if device.free is None else replace(device, free=min(device.memory, device.free + ours))
-
-
 def _differs(one: EngineSpec, other: EngineSpec) -> bool:
     """Would the process be another one? How long it stays in memory is no part of it, nor which cores it was dealt."""
     return _process_of(one) != _process_of(other)
@@ -256,11 +250,6 @@ def _differs(one: EngineSpec, other: EngineSpec) -> bool:
 def _process_of(spec: EngineSpec) -> EngineSpec:
     env = tuple(pair for pair in spec.env if pair[0] != command.CORES)
     return replace(spec, residence=Residence(), predicted_kv_tokens=None, env=env)
-
-
-def _id_of(device: Device) -> str:
-    """What CUDA_VISIBLE_DEVICES takes: a MIG instance has no number of its own."""
-    return device.uuid or "" if device.index is None else str(device.index)
 
 
 def told(changes: Changes) -> Mapping[str, list[str]]:

@@ -124,7 +124,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Where KV goes that leaves an engine's cache: `none`, `cpu:SIZE`, `disk:SIZE[:FOLDER]` or `lmcache` "
         "(docs/kv-tiers.md). Empty: what the recipe says, else `none`.",
     ),
-    Setting(_A + "FIM", str, "", "Fill-in-the-middle form of the models; empty: read from the tokenizer."),
+    Setting(
+        _A + "FIM",
+        str,
+        "",
+        "Fill-in-the-middle form of the models; empty: read from the tokenizer. `qwen-whole` and the like keep the "
+        "cursor's line in the prefix, as the models' authors write it; each key then computes the text behind it, too.",
+    ),
     Setting(
         _A + "TOKENIZERS",
         values.aliases,

@@ -31,6 +31,8 @@ _CPU_UNKNOWN = int(2.1 * GIB)
 # A KV cache for one longest request is a little more than its tokens: blocks are not shared between requests.
 _MARGIN = 1.05
 _NO_LIMIT = 1 << 50  # bytes
+# Of the memory that is free, what engines on the CPU may take: the machine has other things to do, too.
+HOST_SHARE = 0.9
 # Terms of a verdict that are no weights: what of them vLLM's sleep gives back is unknown, so all of it counts as kept.
 _KEPT_ASLEEP = ("activation", "CUDA", "CUDA and NCCL", "CUDA graphs")
 

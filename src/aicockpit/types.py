@@ -113,13 +113,15 @@ class Residence:
     """How long an engine stays in memory. `needs`: bytes by device (a GPU's id, or `cpu`) while it does.
 
     One that is not pinned makes way for others and is brought back by a request; after `ttl_s` seconds without one it
-    goes by itself. `sleeps`: it goes to vLLM's sleep level 1 instead of ending.
+    goes by itself. `sleeps`: it goes to vLLM's sleep level 1 instead of ending; `asleep`: bytes by device that it holds
+    then, its weights on the host and what stays on each GPU.
     """
 
     pinned: bool = True
     ttl_s: float | None = None
     needs: tuple[tuple[str, int], ...] = ()
     sleeps: bool = False
+    asleep: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import msgspec
 import psutil
 from huggingface_hub import constants
 
-from aicockpit.doctor import around, drivers, gpus, service, tiers, torches
+from aicockpit.doctor import around, drivers, gpus, plans, service, tiers, torches
 from aicockpit.doctor.finding import Finding, Mark, Wanted, worst
 from aicockpit.engines.orphans import MARK
 from aicockpit.hardware import detect
@@ -57,7 +57,7 @@ def report(settings: Settings, limit: float = detect.GPU_LIMIT_S) -> Report:
     fleet_row, models = service.models(settings)
     wanted = wanted_of(models, bool(detect.usable_gpus(machine, settings.cuda_visible)))
     vllm, words = service.engine(settings)
-    context = gpus.Context(wanted, _ours)
+    context = gpus.Context(wanted, ours)
     findings = (
         *around.findings(machine, wanted, settings.max_inflight),
         *drivers.findings(machine, wanted),
@@ -66,6 +66,7 @@ def report(settings: Settings, limit: float = detect.GPU_LIMIT_S) -> Report:
         vllm,
         *torches.findings(torches.find(words[0]) if words else None, machine, wanted),
         *tiers.findings(settings, models, machine),
+        *plans.findings(settings, machine, ours),
         service.port(settings),
         service.token(settings),
         *(Finding("unknown", note.what, "warn", f"unknown: {note.why}", note.consequence) for note in machine.notes),
@@ -89,7 +90,7 @@ def wanted_of(models: Sequence[FleetModel], gpus_here: bool) -> Wanted:
     return Wanted(max(counts), cpu, max(engine), tuple(dict.fromkeys(named)))
 
 
-def _ours(pid: int) -> bool:
+def ours(pid: int) -> bool:
     """Is it an engine of AiCockpit, or a worker of one? They carry a mark in their environment."""
     try:
         return MARK in psutil.Process(pid).environ()

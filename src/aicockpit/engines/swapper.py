@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from aicockpit.engines.engine import Engine
@@ -36,6 +37,7 @@ class Houses(Protocol):
     def leaving(self) -> Sequence[Engine]: ...
     def start_engine(self, name: str) -> Coroutine[None, None, None]: ...
     def put_away(self, name: str) -> Coroutine[None, None, None]: ...
+    def stop(self, name: str, *, patient: bool = False) -> Coroutine[None, None, None]: ...
     @property
     def version(self) -> int: ...
     def changed(self, seen: int | None = None) -> Coroutine[None, None, int]: ...
@@ -76,6 +78,8 @@ class Swapper:
         self._bell = asyncio.Event()
         # What was begun and has not come to its end: an engine takes a moment to show it in its state.
         self._doing: dict[str, Action] = {}
+        # The last process of an engine that was seen asleep: it keeps host memory when it wakes.
+        self._slept: dict[str, int | None] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._owner: asyncio.Task[None] | None = None
         self._closed = False
@@ -164,11 +168,18 @@ class Swapper:
     def _seen(self, engine: Engine) -> Seen:
         """With what was begun already."""
         state, doing = engine.state, self._doing.get(engine.name)
-        if doing is not None and doing.verb is Verb.BRING and state not in HOLDING:
+        if state is EngineState.SLEEPING:
+            self._slept[engine.name] = engine.pid
+        slept = engine.pid is not None and self._slept.get(engine.name) == engine.pid
+        verb = doing.verb if doing is not None else None
+        if verb is Verb.BRING and state not in HOLDING:
             state = EngineState.STARTING
-        elif doing is not None and doing.verb is Verb.PUT_AWAY and state in HOLDING:
+        elif state in {Verb.PUT_AWAY: HOLDING, Verb.END: (*HOLDING, EngineState.SLEEPING)}.get(verb or Verb.BRING, ()):
             state = EngineState.STOPPING
-        return Seen(engine.name, state, engine.residence, engine.load.users, engine.used, engine.ready_at)
+        ends = state is EngineState.STOPPING and verb is not Verb.PUT_AWAY
+        return Seen(
+            *(engine.name, state, engine.residence, engine.load.users, engine.used, engine.ready_at), ends, slept
+        )
 
     def _tell(self, waits: Mapping[str, str]) -> None:
         """Why engines that are wanted are not there: for everybody who looks at them, and once for the log."""
@@ -199,11 +210,15 @@ class Swapper:
     def _act(self, action: Action) -> None:
         log.info("engine %s: %s, since %s", action.name, action.verb.value, action.reason)
         self._doing[action.name] = action
-        call = self.houses.start_engine if action.verb is Verb.BRING else self.houses.put_away
-        work = self._reported(call, action)
+        work = self._reported(self._call(action.verb), action)
         task = asyncio.create_task(work, name=f"{action.verb.value} {action.name}")
         self._work.add(task)
         task.add_done_callback(self._work.discard)
+
+    def _call(self, verb: Verb) -> Callable[[str], Coroutine[None, None, None]]:
+        if verb is Verb.END:
+            return partial(self.houses.stop, patient=True)
+        return self.houses.start_engine if verb is Verb.BRING else self.houses.put_away
 
     async def _reported(self, call: Callable[[str], Coroutine[None, None, None]], what: Action) -> None:
         """What went wrong is told by the engine's state. An engine may have been taken out meanwhile."""
@@ -233,8 +248,8 @@ class Swapper:
 
 def _left(engine: Engine) -> Seen:
     """One that was taken out of service holds its memory until its process is gone."""
-    state = EngineState.STOPPING if engine.state in HOLDING else engine.state
-    return Seen(engine.name, state, engine.residence)
+    there = engine.state in (*HOLDING, EngineState.SLEEPING)
+    return Seen(engine.name, EngineState.STOPPING if there else engine.state, engine.residence, ends=True)
 
 
 def _nearness(engine: Engine) -> int:

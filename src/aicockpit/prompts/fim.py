@@ -4,6 +4,12 @@ The family is told by the tokenizer's control tokens, never by the model's name.
 writes it, with {fields}; a control token in it becomes its id, what stands between two of them is encoded as one
 text, so user text can never add a control token. A prompt is `header + item + item + ... + tail`.
 
+Where the suffix stands behind the prefix, every key would have it computed anew. So the prefix ends with the line
+before the cursor's, and what stands before the cursor in its own line is put behind the last control token, as if the
+model had begun it: in the cache a key then costs that line. llama.cpp's `/infill` has the field `prompt` for it
+(tools/server/README.md: "added after the FIM_MID token"), and llama.vim and llama.vscode fill it so. `NAME-whole` is
+the layout as its source has it, with all in the prefix.
+
 A tokenizer having the tokens does not prove that the model was trained with them (general Qwen and Mistral models
 carry those of their coder relatives): `override` exists for that, and the reason is shown to the operator.
 """
@@ -12,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aicockpit.errors import SettingError
 from aicockpit.prompts.tokens import Encoder
@@ -20,6 +26,8 @@ from aicockpit.prompts.tokens import Encoder
 _COMMENT = "# {path}\n{text}\n"
 _PIPES = "<|fim_prefix|>{prefix}<|fim_suffix|>{suffix}<|fim_middle|>"
 _PLAIN = "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>"
+_LINE = "{line}"
+_WHOLE = "-whole"
 _ENDS = (
     *("<|endoftext|>", "<|im_end|>", "</s>", "<eos>", "<end_of_turn>", "<|end_of_text|>", "<|eot_id|>", "<|EOT|>"),
     *("<｜end▁of▁sentence｜>", "<[end▁of▁sentence]>"),
@@ -37,6 +45,7 @@ class Family:
     `repo_tail` follows a header, `file_tail` is a whole prompt. {bos} is the token that begins a text, if the tokenizer
     or `starts` says there is one; {space} is a space where the tokenizer puts one in front of a text.
     `verified`: the layout was checked against a text by the model's authors; otherwise `source` says what is not.
+    `whole`: all that stands before the cursor is in the prefix.
     """
 
     name: str
@@ -47,6 +56,7 @@ class Family:
     file_tail: str
     source: str
     verified: bool = True
+    whole: bool = False
     starts: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
     fim: bool = True
@@ -263,16 +273,21 @@ class Style:
         `repo_level` True: it follows a header and any number of items. False: it is the whole prompt, with the token
         that begins a text, and without the path.
         """
-        fields = {"{path}": one_line(path), "{prefix}": prefix, "{suffix}": suffix}
-        return self._render(encoder, self.repo_parts if repo_level else self.file_parts, fields)
+        parts = self.repo_parts if repo_level else self.file_parts
+        return self._render(encoder, parts, self._fields(path, prefix, suffix))
 
     def lead(self, encoder: Encoder, path: str, prefix: str, suffix: str) -> tuple[int, ...]:
-        """`tail` at repository level up to the end of the prefix: what a request keeps of it when the prefix grows.
+        """`tail` at repository level up to the cursor: what a request keeps of it when its line grows.
 
-        Where the suffix stands first, that is all of it for as long as the suffix is the same one.
+        Where the suffix stands in front of the cursor, that is all of it for as long as the suffix is the same one.
         """
-        fields = {"{path}": one_line(path), "{prefix}": prefix, "{suffix}": suffix if self.fim else ""}
-        return self._render(encoder, self.repo_parts[: self.repo_parts.index("{prefix}") + 1], fields)
+        last = _LINE if _LINE in self.repo_parts else "{prefix}"
+        fields = self._fields(path, prefix, suffix if self.fim else "")
+        return self._render(encoder, self.repo_parts[: self.repo_parts.index(last) + 1], fields)
+
+    def _fields(self, path: str, prefix: str, suffix: str) -> dict[str, str]:
+        line = prefix.rfind("\n") + 1 if _LINE in self.repo_parts else len(prefix)
+        return {"{path}": one_line(path), "{prefix}": prefix[:line], "{suffix}": suffix, _LINE: prefix[line:]}
 
     def _render(self, encoder: Encoder, parts: tuple[Part, ...], fields: Mapping[str, str]) -> tuple[int, ...]:
         bos = self.starts if encoder.bos is None else encoder.bos
@@ -308,7 +323,7 @@ def detect(specials: Mapping[str, int], override: str = "") -> tuple[Style, str]
 
 def styles() -> tuple[str, ...]:
     """The names that `override` takes."""
-    return tuple(family.name for family in _FAMILIES)
+    return tuple(name for family in _FAMILIES for name in (family.name, *([family.name + _WHOLE] * _splits(family))))
 
 
 def _fitting(specials: Mapping[str, int]) -> Iterator[Family]:
@@ -319,6 +334,8 @@ def _named(name: str) -> Family:
     for family in _FAMILIES:
         if family.name == name:
             return family
+        if family.name + _WHOLE == name and _splits(family):
+            return replace(family, name=name, whole=True)
     raise SettingError(f"there is no fill-in-the-middle style {name!r}. There are: {', '.join(styles())}")
 
 
@@ -343,8 +360,15 @@ def _style(family: Family, specials: Mapping[str, int]) -> Style:
     )
 
 
+def _splits(family: Family) -> bool:
+    """Does the suffix stand behind the prefix?"""
+    return -1 < family.file_tail.find("{prefix}") < family.file_tail.find("{suffix}")
+
+
 def _parts(family: Family, layout: str, specials: Mapping[str, int]) -> tuple[Part, ...]:
     """The layout cut at its control tokens and fields, before any user text is in it."""
+    if "{suffix}" in layout and _splits(family) and not family.whole:
+        layout += _LINE
     cut = re.split(f"({'|'.join([*map(re.escape, family.needs), r'{[a-z]+}'])})", layout)
     return tuple(specials[part] if part in family.needs else part for part in cut if part)
 

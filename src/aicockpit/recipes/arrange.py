@@ -13,7 +13,7 @@ from aicockpit.hardware.device import GIB
 from aicockpit.recipes import flags, tier
 from aicockpit.recipes.command import EngineShape
 from aicockpit.recipes.fleet import ROLES_WITHOUT_KV, Asked, FleetModel
-from aicockpit.recipes.place import Placement, Slot, Tenant, place
+from aicockpit.recipes.place import Placement, Seat, Slot, Tenant, place
 from aicockpit.types import Address, KvTier, Residence
 
 CPU = "cpu"
@@ -28,7 +28,8 @@ class Sized:
     `least`: bytes on each of its GPUs for one request of `window` tokens, its context where it shares a GPU. `model`:
     the repository to serve, where selection chose a variant. `reasons`: why so, for people. `kind`: the name of the
     card that all of it is for, "" for any. `kv_tier`: what its recipe says, where that is possible.
-    `host`: bytes of the host's memory that weights of an engine on GPUs take.
+    `host`: bytes of the host's memory that weights of an engine on GPUs take. Asleep, all its weights take
+    `asleep_host` bytes more there, and `asleep` bytes stay on each GPU.
     """
 
     gpus: int = 0
@@ -42,6 +43,8 @@ class Sized:
     kind: str = ""
     kv_tier: KvTier | None = None
     host: int = 0
+    asleep_host: int = 0
+    asleep: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +80,11 @@ def arrange(
     asked: Asked, sized: Sequence[Sized], slots: Sequence[Slot], cores: Sequence[int], host_memory: int | None
 ) -> Plan:
     """`sized` goes with `asked.models`; `slots` and `cores` may be used. Raises SettingError with the arithmetic."""
-    engines = _engines(asked, sized, cores)
+    memory = asked.memory or host_memory
+    engines, awake = _rested(_engines(asked, sized, cores), memory)
     placed = place([one.tenant for one in engines if one.tenant.gpus], slots)
     if placed.refused:
         raise SettingError("the models do not fit on the GPUs here:\n  " + "\n  ".join(placed.refused))
-    memory = asked.memory or host_memory
     _check_host(engines, memory)
     by_id = {slot.id: slot for slot in slots}
     capacity = {slot.id: slot.usable for slot in slots}
@@ -97,8 +100,25 @@ def arrange(
         for m, size in zip(asked.models, sized, strict=True)
     )
     shapes = [shape for _, shape in made]
-    reasons = [f"{seat.tenant}: GPU {', '.join(seat.gpus)}; {seat.why}" for seat in placed.seats]
-    return Plan(models, asked.external, asked.aliases, capacity, _first(shapes, capacity), tuple(reasons))
+    reasons = [_reason(seat, placed, engines, by_id) for seat in placed.seats]
+    return Plan(models, asked.external, asked.aliases, capacity, _first(shapes, capacity), (*reasons, *awake))
+
+
+def _reason(seat: Seat, placed: Placement, engines: Sequence[_Engine], slots: Mapping[str, Slot]) -> str:
+    """`coder-0: GPU 0; the first that are free: 39.6 of 43.6 GiB usable, 30.0 at least; there too: embed-0 4.0`."""
+    by_name = {one.tenant.name: one for one in engines}
+    tenant = by_name[seat.tenant].tenant
+    usable = min(slots[gpu].usable for gpu in seat.gpus)
+    told = f"{seat.share / GIB:.1f} of {usable / GIB:.1f} GiB usable" + " on each" * (len(seat.gpus) > 1)
+    told += ", as its user gave it" if tenant.fixed is not None else f", {tenant.least / GIB:.1f} at least"
+    others = [
+        f"{other.tenant} {other.share / GIB:.1f}" + " (makes way)" * (not by_name[other.tenant].tenant.pinned)
+        for other in placed.seats
+        if other is not seat and set(other.gpus) & set(seat.gpus)
+    ]
+    beside = f"; there too: {', '.join(others)}" if others else ""
+    kept = f"; asleep it keeps {tenant.asleep / GIB:.1f}" if tenant.asleep else ""
+    return f"{seat.tenant}: GPU {', '.join(seat.gpus)}; {seat.why}: {told}{beside}{kept}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +129,18 @@ class _Engine:
     aliases: tuple[str, ...]
     cpus: str
     kv_tier: KvTier
+    sleeps: bool = False
 
     @property
     def host(self) -> int:
         """Bytes of the host's memory."""
         on_gpu = bool(self.tenant.gpus)
         return tier.memory(self.kv_tier, on_gpu) + (self.size.host if on_gpu else self.tenant.need)
+
+    @property
+    def host_asleep(self) -> int:
+        """The same while it sleeps: its process lives, and so does its KV tier."""
+        return self.host + self.size.asleep_host
 
 
 def _engines(asked: Asked, sized: Sequence[Sized], cores: Sequence[int]) -> list[_Engine]:
@@ -131,8 +157,27 @@ def _engines(asked: Asked, sized: Sequence[Sized], cores: Sequence[int]) -> list
                 _engine_name(m, taken), size.gpus, size.least, mine, m.memory, m.role or size.role, m.pinned, size.kind
             )
             wish = _wish(m, tenant.role, asked.kv_tier, size.kv_tier)
-            found.append(_Engine(m, size, tenant, aliases, "" if size.gpus else cpus.pop(0), wish))
+            found.append(_Engine(m, size, tenant, aliases, "" if size.gpus else cpus.pop(0), wish, m.sleep))
     return found
+
+
+def _rested(engines: Sequence[_Engine], memory: int | None) -> tuple[list[_Engine], list[str]]:
+    """Who may sleep, with what it keeps on its GPUs; and why not, where the host has too little for its weights beside
+    what is always there."""
+    pinned = sum(one.host for one in engines if one.tenant.pinned)
+    found, told = [], []
+    for one in engines:
+        if one.sleeps and memory is not None and pinned + one.host_asleep > memory:
+            told.append(
+                f"{one.tenant.name}: it ends instead of sleeping, since asleep it would take "
+                f"{one.host_asleep / GIB:.1f} GiB of the host's memory, and {max(0, memory - pinned) / GIB:.1f} GiB "
+                "may be used for that"
+            )
+            one = replace(one, sleeps=False)
+        if one.sleeps:
+            one = replace(one, tenant=replace(one.tenant, asleep=one.size.asleep))
+        found.append(one)
+    return found, told
 
 
 def _wish(m: FleetModel, role: str, general: KvTier | None, recipes: KvTier | None) -> KvTier:
@@ -162,7 +207,8 @@ def _made(one: _Engine, placed: Placement, slots: Mapping[str, Slot]) -> tuple[_
                 )
             if one.size.window is not None:
                 extra = ("--max-model-len", str(one.size.window))
-    residence = Residence(m.pinned, m.ttl, needs, m.sleep)
+    asleep = ((CPU, one.host_asleep), *((gpu, one.tenant.asleep) for gpu in gpus)) if one.sleeps else ()
+    residence = Residence(m.pinned, m.ttl, needs, one.sleeps, tuple(pair for pair in asleep if pair[1]))
     shape = EngineShape(
         tenant.name,
         one.aliases,
