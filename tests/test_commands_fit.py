@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 import fake_hub
 import generated
@@ -164,6 +165,39 @@ def test_a_folder_is_read_and_one_without_a_config_cannot_be_known(
     assert "name the folder" in capsys.readouterr().err
 
 
+def test_a_folder_needs_no_slash_and_a_recipe_s_id_wins_over_one_of_that_name(
+    loaded: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {**shapes.SMOLLM2, "num_hidden_layers": 1}
+    for name in ("mine", "smollm2-135m"):
+        (tmp_path / name).mkdir()
+        folder(tmp_path / name, config, model=TINY)
+    monkeypatch.chdir(tmp_path)
+    code, document = told(loaded, capsys, "mine", "--gpu", "L4")
+    assert (code, document["shape"]["weights"], document["model"]) == (0, 4864, str(tmp_path / "mine"))
+    code, document = told(loaded, capsys, "smollm2-135m", "--gpu", "L4")
+    assert (code, document["recipe"], document["shape"]["layers"]) == (0, "smollm2-135m", 30)
+    monkeypatch.chdir(tmp_path / "mine")
+    code, document = told(loaded, capsys, ".", "--gpu", "L4")
+    assert (code, document["command"][2]) == (0, str(tmp_path / "mine"))
+    assert run(loaded, "config.json", "--gpu", "L4") == 2
+    assert "name the folder" in capsys.readouterr().err
+
+
+def test_a_revision_that_nobody_found_is_not_said_to_fit(
+    loaded: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe has the model's dimensions, and knows nothing of its revisions."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    model = "Qwen/Qwen2.5-Coder-7B-Instruct"
+    assert told(loaded, capsys, model, "--gpu", "A6000")[0] == 0
+    for name in (model, model.lower()):
+        code, document = told(loaded, capsys, f"{name}@nosuchrev", "--gpu", "A6000")
+        assert (code, document["fits"], "command" in document) == (2, None, False)
+        assert "HF_HUB_OFFLINE" in document["why"]
+
+
 def test_the_machine_here_is_the_cpu_when_it_has_no_gpu(
     loaded: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +209,10 @@ def test_the_machine_here_is_the_cpu_when_it_has_no_gpu(
     monkeypatch.setattr(detect, "snapshot", lambda: Snapshot(memory_available=2 << 30))
     code, document = told(loaded, capsys, "smollm2-135m", "--gpu", "cpu")
     assert code == 1
-    assert document["why"].endswith("= 2.57 GiB of memory, and there are 2.00 GiB")
+    assert document["why"].endswith("= 2.57 GiB of memory, and there are 1.80 GiB")
+    assert run(loaded, "smollm2-135m", "--gpu", "cpu") == 1
+    told_share = "engines may take 1.80 GiB, 90 % of the 2.00 GiB of memory that are free"
+    assert told_share in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_gpus_of_this_machine_are_used_when_it_has_some(

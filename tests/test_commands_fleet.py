@@ -52,6 +52,28 @@ def test_a_refusal_has_the_arithmetic_and_an_exit_code(tmp_path: Path, capsys: p
     assert "does not fit 4 x NVIDIA RTX A6000" in out
 
 
+def test_dimensions_that_a_start_gets_from_the_hub_are_no_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe without dimensions names the model, and its files are not here."""
+    (tmp_path / "own").mkdir()
+    head = "meta: {slug: tiny, title: Tiny}\nmodel: {model_id: Owner/Tiny, context_length: 4096}\n"
+    (tmp_path / "own/tiny.yaml").write_text(f"{head}variants: {{default: {{precision: bf16}}}}\n")
+    monkeypatch.setenv("AICOCKPIT_RECIPES", str(tmp_path / "own"))
+    asks = "ok   model Owner/Tiny: its dimensions are not here: a start asks the Hub for them\n"
+    text = "models: [{model: Owner/Tiny, gpus: NUMBER}]"
+    assert explain(tmp_path, capsys, text.replace("NUMBER", "1"), "--gpu", "L4") == (0, asks)
+    # The recipe's facts are not understood.
+    shape = "aicockpit: {shape: {config: {model_type: llama}, source: nowhere, verified: false}}\n"
+    (tmp_path / "own/tiny.yaml").write_text(f"{head}variants: {{default: {{precision: bf16}}}}\n{shape}")
+    assert explain(tmp_path, capsys, text.replace("NUMBER", "1"), "--gpu", "L4") == (0, asks)
+    # Without GPUs, and of a recipe's id, a start does not ask: it refuses.
+    code, out = explain(tmp_path, capsys, text.replace("NUMBER", "0"), "--gpu", "cpu")
+    assert (code, out[:5]) == (1, "bad  ")
+    code, out = explain(tmp_path, capsys, "models: [{model: tiny, gpus: 1}]", "--gpu", "L4")
+    assert (code, out[:5]) == (1, "bad  ")
+
+
 def test_nothing_asked_and_a_file_with_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fleet", "explain"]) != 0
     assert "No model is asked for" in capsys.readouterr().err

@@ -15,7 +15,9 @@ import pytest
 import test_commands_fit
 import test_recipes_command
 from aicockpit import settings
+from aicockpit.cli import main
 from aicockpit.commands import judging
+from aicockpit.engines.orphans import StateLock
 from aicockpit.hardware import detect, host
 from aicockpit.hardware.detect import Snapshot
 from aicockpit.hardware.device import GIB
@@ -89,6 +91,39 @@ def test_they_agree_on_what_is_asked_for(
         assert told["command"] == explained["chosen"]["command"]
     else:
         assert told["advice"] == explained["advice"]
+
+
+def on_the_cpu(loaded: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[int]:
+    """Exit codes for a model of 2.57 GiB: of `fit`, `recipes explain`, `fleet explain` with `cpu` and without;
+    the last asks as `serve` does."""
+    state = {"AICOCKPIT_STATE_DIR": str(loaded.state_dir)}
+    for name, value in {**state, "MODEL_NAME": "smollm2-135m", "AICOCKPIT_VLLM_COMMAND": "vllm serve"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AICOCKPIT_FLEET", raising=False)
+    codes = [test_commands_fit.run(loaded, "smollm2-135m", "--gpu", "cpu")]
+    codes.append(test_recipes_command.run("explain", "smollm2-135m", "--gpu", "cpu", **state))
+    assert " ".join(capsys.readouterr().out.split()).count("; engines may take ") == 2
+    return [*codes, main(["fleet", "explain", "--gpu", "cpu"]), main(["fleet", "explain"])]
+
+
+def test_all_give_engines_the_same_share_of_the_memory_as_serve(
+    loaded: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def machine(whole: float, free: float) -> None:
+        there = Snapshot(memory_total=int(whole * GIB), memory_available=int(free * GIB))
+        monkeypatch.setattr(detect, "snapshot", lambda: there)
+        monkeypatch.setattr(detect, "inspect", lambda: there)
+
+    machine(8, 2.57 / 0.95)
+    assert on_the_cpu(loaded, monkeypatch, capsys) == [1, 1, 1, 1]
+    machine(8, 2.57 / 0.89)
+    assert on_the_cpu(loaded, monkeypatch, capsys) == [0, 0, 0, 0]
+    machine(8, 1)
+    assert on_the_cpu(loaded, monkeypatch, capsys) == [1, 1, 1, 1]
+    with StateLock(loaded.state_dir):  # a server runs: what it holds is not lost to its next start
+        assert on_the_cpu(loaded, monkeypatch, capsys) == [0, 0, 0, 0]
 
 
 def test_a_variant_of_the_same_repository_is_judged_for_itself(

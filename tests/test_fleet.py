@@ -280,6 +280,7 @@ def test_the_reasons_of_a_plan_have_the_bytes_of_each_engine(tmp_path: Path) -> 
 def test_one_whose_weights_the_host_cannot_hold_ends_instead_of_sleeping(tmp_path: Path) -> None:
     made = sleepers(tmp_path, 16 * GIB)
     assert [(s.residence.sleeps, s.residence.asleep) for s in made.shapes] == [(False, ())] * 2
+    assert all(shape.sleep for shape in made.shapes), "the process is the same one: less memory restarts nothing"
     assert (
         "x-0: it ends instead of sleeping, since asleep it would take 20.0 GiB of the host's memory, and 16.0 GiB "
         "may be used for that"

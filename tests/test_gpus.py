@@ -166,9 +166,14 @@ async def test_what_a_sleeper_leaves_there_is_not_waited_for(card: Card, turns: 
     assert await card.start(turns, "b", 30 * GIB) == 3
     card.held["b"] = GIB
     assert await card.start(turns, "a", 30 * GIB) == 3, "waking"
-    card.end("a", late=10)
-    card.end("b")
-    assert await card.start(turns, "c", 30 * GIB) == 3
+    card.held["a"] = 30 * GIB
+    card.end("a")
+    card.held["b"] = 30 * GIB
+    assert await card.start(turns, "b", 30 * GIB) == 3, "waking"
+    assert await card.start(turns, "a", 4 * GIB) == 3, "ended while it slept, and started beside what has woken"
+    card.end("a")
+    card.end("b", late=10)
+    assert await card.start(turns, "c", 30 * GIB) == 13
 
 
 async def test_another_program_on_the_gpu_is_told_once(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -181,8 +182,23 @@ def test_two_sleepers_that_requests_wait_for_do_not_block_each_other() -> None:
     made = both(one, other, wanted="a b")
     assert (verbs(made), made.waits) == (
         [("end", "b")],
-        {"a": "b makes way", "b": "an earlier request waits for 0, cpu"},
+        {"a": "b makes way", "b": "an earlier request waits for 0"},
     )
+
+
+@pytest.mark.parametrize(("host", "verb"), [(14, "put away"), (13, "end")])
+def test_two_that_take_turns_asleep_need_the_host_for_both_and_no_more(host: int, verb: str) -> None:
+    made = both(sleepy("a", EngineState.SLEEPING), sleepy("b", EngineState.READY), wanted="a", host=host)
+    assert verbs(made) == [(verb, "b")]
+
+
+def test_one_that_wakes_on_a_free_gpu_does_not_wait_for_the_hosts_memory() -> None:
+    asleep = (("cpu", 7 * GIB), ("1", GIB))
+    far = seen("c", EngineState.SLEEPING, needs=(("1", 8 * GIB),), sleeps=True, asleep=asleep)
+    near = [sleepy("a", EngineState.SLEEPING), sleepy("b", EngineState.READY, ready_at=HOUR - 1.0)]
+    made = plan([*near, far], ["a", "c"], BOTH | {"1": 10 * GIB, "cpu": 30 * GIB}, 30.0, HOUR)
+    assert verbs(made) == [("bring", "c")]
+    assert "just been loaded" in made.waits["a"]
 
 
 def test_one_that_is_ended_is_not_waited_for_as_a_sleeper() -> None:

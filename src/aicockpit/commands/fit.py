@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -97,7 +98,7 @@ def _view(loaded: Settings, arguments: argparse.Namespace, here: judging.Machine
     """What `serve` would take, and every checkpoint of the model beside it. Raises ModelError, ShapeUnknown;
     SettingError with the nearest names for a word that is no model."""
     library = load.library(loaded.recipes)
-    model: str = arguments.fit_model
+    model = _named(arguments.fit_model, library)
     folder = filters.is_folder(model)
     if not folder and "/" not in model:
         library.find(model.partition("@")[0])
@@ -105,7 +106,10 @@ def _view(loaded: Settings, arguments: argparse.Namespace, here: judging.Machine
     wish = judging.wish(loaded, library, model, here, _flags(arguments), arguments.gpus)
     wish = replace(wish, max_model_len=arguments.context or wish.max_model_len)
     outcome = select(wish, library.recipes, here.devices, shapes)
-    plain = replace(wish, model=model if folder else model.partition("@")[0])
+    name, _, revision = (model, "", "") if folder else model.partition("@")
+    if revision and (wrong := [error for of, error in shapes.failed.items() if of.lower() == name.lower()]):
+        raise wrong[0]  # a recipe knows the model; it does not know that there is such a revision
+    plain = replace(wish, model=name)
     recipe = _recipe(plain, library, shapes)
     if isinstance(outcome, Chosen):
         outcome = judging.with_tier(loaded, library, outcome)
@@ -130,6 +134,16 @@ def _view(loaded: Settings, arguments: argparse.Namespace, here: judging.Machine
         len(here.devices),
         outcome if isinstance(outcome, Chosen) else None,
     )
+
+
+def _named(model: str, library: Library) -> str:
+    """As the selection tells folders from names: `.`, and a folder that is here, by its whole path. A recipe's id stays
+    one beside a folder of that name."""
+    from aicockpit.models import locate
+
+    if filters.is_folder(model) or model.lower() in library.by_id or not locate.is_path(model):
+        return model
+    return os.path.abspath(model)
 
 
 def _flags(arguments: argparse.Namespace) -> tuple[str, ...]:
@@ -176,7 +190,8 @@ def _missed(mine: Sibling, here: judging.Machine, wish: Wish, refused: Refused) 
 def _called(here: judging.Machine) -> str:
     if here.devices:
         return "this machine"
-    return "the CPU of this machine" + ("" if here.given else ", which has no GPU (name one with --gpu)")
+    called = "the CPU of this machine" + ("" if here.given else ", which has no GPU (name one with --gpu)")
+    return f"{called}; {here.share}" if here.share else called
 
 
 def _other(recipe: Recipe, one: Sibling, folder: str) -> fit_show.Other:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from aicockpit.engines.orphans import StateLock
 from aicockpit.errors import AicockpitError, ModelError
 from aicockpit.hardware import cards, detect, fit, host, shape
 from aicockpit.hardware.device import Device
@@ -21,6 +22,7 @@ from aicockpit.recipes.fleet import ROLES_WITHOUT_KV
 from aicockpit.recipes.load import Library
 from aicockpit.recipes.select import Chosen
 from aicockpit.settings import Settings
+from aicockpit.sizing import HOST_SHARE
 from aicockpit.types import KvTier
 
 CPU = "cpu"
@@ -37,22 +39,32 @@ def emit(text: str) -> None:
 @dataclass(frozen=True, slots=True)
 class Machine:
     """`given`: by name, not read here. `memory`: bytes that an engine may take of the host, `cpu`: what its CPU can do;
-    None: unknown, or no matter."""
+    None: unknown, or no matter. `share`: how `memory` comes about, in words."""
 
     devices: tuple[Device, ...]
     given: bool
     memory: int | None = None
     cpu: tuple[str, ...] | None = None
+    share: str = ""
 
 
 def machine(loaded: Settings, text: str) -> Machine:
-    """`text`: the GPUs as a user names them, `cpu`, or "" for the machine here. Raises SettingError."""
+    """`text`: the GPUs as a user names them, `cpu`, or "" for the machine here; of its memory engines may take what a
+    start gives them. Raises SettingError."""
     if text and text.strip().lower() != CPU:
         return Machine(cards.parse(text), True)
     here, features = detect.snapshot(), host.cpu().features
-    if text:
-        return Machine((), True, here.memory_available, features)
-    return Machine(detect.devices(here, loaded.cuda_visible), False, here.memory_available, features)
+    runs = StateLock.holder(loaded.state_dir) is not None  # what it holds now, the next start would have
+    whole = here.memory_total if runs else here.memory_available
+    memory = None if whole is None else int(whole * HOST_SHARE)
+    share = "" if whole is None or memory is None else _share(whole, memory, runs)
+    devices = () if text else detect.devices(here, loaded.cuda_visible)
+    return Machine(devices, bool(text), memory, features, share)
+
+
+def _share(whole: int, memory: int, runs: bool) -> str:
+    of = f"all {fit.gib(whole)}, as AiCockpit runs here" if runs else f"the {fit.gib(whole)} of memory that are free"
+    return f"engines may take {fit.gib(memory)}, {HOST_SHARE:.0%} of {of}".replace("%", " %")
 
 
 @dataclass(slots=True)

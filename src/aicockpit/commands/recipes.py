@@ -165,8 +165,10 @@ def _explain(loaded: Settings, arguments: argparse.Namespace) -> int:
 
 def _called(text: str, here: judging.Machine) -> str:
     if here.given:
-        return text if here.devices else "the CPU"
-    return "this machine" if here.devices else "this machine, which has no GPU (name one with --gpu)"
+        called = text if here.devices else "the CPU"
+    else:
+        called = "this machine" if here.devices else "this machine, which has no GPU (name one with --gpu)"
+    return called if here.devices or not here.share else f"{called}; {here.share}"
 
 
 def show(outcome: Chosen | Refused, where: str, out: Console) -> None:

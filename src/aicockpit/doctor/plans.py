@@ -20,7 +20,7 @@ from aicockpit.hardware.shape import ModelShape, ShapeUnknown
 from aicockpit.models import remote
 from aicockpit.models.hub import Hub
 from aicockpit.models.locate import is_path
-from aicockpit.recipes import filters, fleet, load, place
+from aicockpit.recipes import filters, fleet, load, place, spot
 from aicockpit.recipes.arrange import Sized, arrange
 from aicockpit.recipes.filters import Wish
 from aicockpit.recipes.fleet import Asked, FleetModel
@@ -69,9 +69,8 @@ def judge(
             yield Finding("model", what, "ok", " ".join([*size.reasons[:1], *where]))
         elif not settings.fit:
             yield Finding("model", what, "warn", size, _OFF)
-        elif not is_path(m.model) and not constants.is_offline_mode() and not _known(m, recipes, here):
-            found = "no recipe names it, and its files are not here: a start asks the Hub for its dimensions"
-            yield Finding("model", what, "ok", found)
+        elif _asks(m, recipes, here):
+            yield Finding("model", what, "ok", "its dimensions are not here: a start asks the Hub for them")
         else:
             yield Finding("model", what, "bad", size, _FIX)
     if clash:
@@ -102,9 +101,23 @@ class _Here:
             return None
 
 
-def _known(m: FleetModel, recipes: Sequence[Recipe], here: _Here) -> bool:
-    name = m.model.partition("@")[0]
-    return any(filters.named(Wish(name), recipe) for recipe in recipes) or here(m.model) is not None
+def _asks(m: FleetModel, recipes: Sequence[Recipe], here: _Here) -> bool:
+    """Does a start have to ask the Hub for the dimensions? Without GPUs it does not, and of a recipe's id in vain."""
+    if not here.gpus or is_path(m.model) or constants.is_offline_mode() or here(m.model) is not None:
+        return False
+    wish = Wish(m.model.partition("@")[0])
+    naming = [(recipe, names) for recipe in recipes if (names := filters.named(wish, recipe))]
+    if any(recipe.id == wish.model.lower() for recipe, _ in naming):
+        return False
+    return not any(_tells(recipe, name) for recipe, names in naming for name in names)
+
+
+def _tells(recipe: Recipe, name: str) -> bool:
+    """The recipe has the variant's dimensions."""
+    try:
+        return spot.recipe_shape(recipe, name) is not None
+    except ShapeUnknown:
+        return False
 
 
 def _sized(sizer: Sizer, m: FleetModel) -> Sized | str:

@@ -36,16 +36,18 @@ def _unknown(gpu: str) -> int | None:
 
 @dataclass(slots=True)
 class _Gpu:
-    """One GPU. `empty`: free bytes while none of our engines is there; `held`: what each of them took, by name."""
+    """One GPU. `empty`: free bytes while none of our engines is there; `before`: at the beginning of the last turn;
+    `held`: what each engine took in its turns, by name."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     empty: int | None = None
+    before: int = 0
     held: dict[str, tuple[Callable[[], bool], int]] = field(default_factory=dict)
 
-    def living(self, without: str = "") -> int:
+    def living(self) -> int:
         """Bytes of the engines that still run or sleep. A sleeper counts whole: that errs towards not waiting."""
         self.held = {name: (alive, took) for name, (alive, took) in self.held.items() if alive()}
-        return sum(took for name, (_, took) in self.held.items() if name != without)
+        return sum(took for _, took in self.held.values())
 
     def required(self) -> int:
         """Bytes that are free once every engine that ended has given back its own."""
@@ -54,12 +56,13 @@ class _Gpu:
         return self.empty - self.living() - GROWTH * len(self.held) - SETTLED_SPREAD
 
     def settled_at(self, free: int) -> None:
-        living = self.living()
+        living, self.before = self.living(), free
         self.empty = min(self.empty, free + living) if self.empty is not None and self.held else free + living
 
     def took(self, tenant: str, alive: Callable[[], bool], free: int) -> None:
+        """The most of its turns: one that wakes takes less than it did at its start."""
         if self.empty is not None and alive():
-            self.held[tenant] = alive, max(0, self.empty - free - self.living(without=tenant))
+            self.held[tenant] = alive, max(0, self.before - free, self.held.get(tenant, (alive, 0))[1])
 
 
 class GpuTurns:

@@ -95,21 +95,22 @@ class Starter:
         """One attempt. Raises StartFailed; however it ends but by returning, it leaves no process."""
         if self.spec.gpus:
             self._on_stage("waiting for its turn on the GPU")
-        async with self._gpus.turn(self.spec.gpus, self.spec.name, self._alive):
-            self._evidence, self._starting = deque(), True
-            try:
-                child = self.child = self._spawn()
-                self._on_stage("importing")  # ten seconds and more before the first line
-                running = Running(child, await self._until_ready(child))
-            except BaseException:
-                if self.child is not None:
-                    await self.end(self.child, term_wait=self._limits.term_wait)
-                raise
-            finally:
-                self._starting = False
-            self._evidence = deque(maxlen=_EVIDENCE_LINES)
-            self._engine.breaker.succeeded()  # it has generated: the failures were those of the process before
-            return running
+        try:
+            async with self._gpus.turn(self.spec.gpus, self.spec.name, self._alive):
+                self._evidence, self._starting = deque(), True
+                try:
+                    child = self.child = self._spawn()
+                    self._on_stage("importing")  # ten seconds and more before the first line
+                    running = Running(child, await self._until_ready(child))
+                finally:
+                    self._starting = False
+                self._evidence = deque(maxlen=_EVIDENCE_LINES)
+                self._engine.breaker.succeeded()  # it has generated: the failures were those of the process before
+                return running
+        except BaseException:
+            if self.child is not None:
+                await self.end(self.child, term_wait=self._limits.term_wait)
+            raise
 
     def _alive(self) -> bool:
         return self.child is not None and not self.child.exited.done()

@@ -11,7 +11,7 @@ rest on its GPUs; where these are short, what would sleep ends instead, and what
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -134,16 +134,22 @@ class _Desk:
             return
         needs = self._needs(engine)
         if engine.state is EngineState.STOPPING:
-            self._wait(engine, needs, "it is still being put away")
+            self._wait(engine, needs.keys(), "it is still being put away")
             return
-        if taken := sorted(self._promised & needs.keys()):
-            self._wait(engine, needs, f"an earlier request waits for {', '.join(taken)}")
+        more = self._more(engine, needs)
+        if taken := sorted(self._promised & more):
+            self._wait(engine, more, f"an earlier request waits for {', '.join(taken)}")
             return
         short = self._short(engine, needs)
         if not short:
             self._bring(engine, needs, "a request waits for it")
             return
         self._make_room(engine, needs, short)
+
+    def _more(self, engine: Seen, needs: Mapping[str, int]) -> set[str]:
+        """Devices of which it needs more than it holds asleep: the others it takes from nobody."""
+        mine = self._held.get(engine.name, {})
+        return {device for device, size in needs.items() if size > mine.get(device, 0)}
 
     def _needs(self, engine: Seen) -> dict[str, int]:
         """What it will hold; one that sleeps keeps what it has on the host."""
@@ -161,7 +167,7 @@ class _Desk:
         if engine is None or engine.state in HOLDING or engine.state is EngineState.FAILED or name in self._decided:
             return
         needs = self._needs(engine)
-        if not self._promised & needs.keys() and not self._short(engine, needs):
+        if not self._promised & self._more(engine, needs) and not self._short(engine, needs):
             self._bring(engine, needs, "there is room for it")
 
     def retire(self, wanted: Sequence[str]) -> None:
@@ -194,7 +200,8 @@ class _Desk:
             self._wake_never(engine, missing, ended)
         victims: dict[str, str] = {}
         young: list[Seen] = []
-        coming = Counter(needs)
+        mine = self._held.get(engine.name, {})
+        coming = Counter({device: max(0, size - mine.get(device, 0)) for device, size in needs.items()})
         for one in sorted(self.engines.values(), key=_worth):
             if not missing:
                 break
@@ -227,7 +234,7 @@ class _Desk:
             self.actions.append(Action(Verb.END, one.name, f"{told}, which it holds asleep"))
         for name, sleepless in victims.items():
             self._put_away(self.engines[name], told, sleepless)
-        self._wait(engine, needs, f"{', '.join(sorted(self._leaving)) or 'memory'} makes way")
+        self._wait(engine, self._more(engine, needs), f"{', '.join(sorted(self._leaving)) or 'memory'} makes way")
 
     def _wake_never(self, engine: Seen, missing: dict[str, int], ended: list[Seen]) -> None:
         """Sleepers that have to end after all, those that a request waits for last."""
@@ -268,19 +275,21 @@ class _Desk:
             left = min(one.ready_at + self.min_resident_s - self.now for one in young)
             self.again.append(max(0.0, left))
             names = ", ".join(one.name for one in young)
-            self._wait(engine, needs, f"{names} has just been loaded and stays for {left:.0f} s more")
+            self._wait(
+                engine, self._more(engine, needs), f"{names} has just been loaded and stays for {left:.0f} s more"
+            )
             return
         device, size = next(iter(missing.items()))
         busy = sorted(name for name, sizes in self._held.items() if device in sizes and name != engine.name)
         self._wait(
             engine,
-            needs,
+            self._more(engine, needs),
             f"{size / _GIB:.1f} GiB more are needed on {device}, which holds {', '.join(busy) or 'nothing'}",
         )
 
-    def _wait(self, engine: Seen, needs: Mapping[str, int], reason: str) -> None:
+    def _wait(self, engine: Seen, devices: Set[str], reason: str) -> None:
         self.waits[engine.name] = reason
-        self._promised |= needs.keys()
+        self._promised |= devices
 
     def _short(self, engine: Seen, needs: Mapping[str, int]) -> dict[str, int]:
         """Bytes that are missing, by device. What it holds asleep becomes part of what it needs."""

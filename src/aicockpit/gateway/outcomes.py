@@ -77,27 +77,27 @@ class Outcomes:
         self._forget(now)
 
     def cold(self, model: str, lane: str) -> list[str]:
-        """Names of the workspaces that stay cold."""
-        return [row.name for (_, *key), row in self._rows.items() if row.told and key == [model, lane]]
+        """Names of the workspaces that stay cold, while somebody asks for them."""
+        now, rows = self._clock(), tuple(self._rows.items())  # a page of metrics is written in a thread
+        cold = [(key, row.name) for key, row in rows if row.told and now - row.last < _FORGOTTEN_S]
+        return [name for (_, *key), name in cold if key == [model, lane]]
 
     def _note(self, key: tuple[int, str, str], name: str, cold: bool, now: float) -> None:
         if key not in self._rows:
             self._rows[key] = _Row(name)
-            self._show(*key[1:])  # 0 is a figure too
+            _, model, lane = key
+            self._cold.labels(model, lane).set_function(lambda: len(self.cold(model, lane)))
         row = self._rows[key]
         self._rows.move_to_end(key)
         row.last = now
         if not cold:
-            row.cold, was, row.told = 0, row.told, False
-            if was:
-                self._show(*key[1:])
+            row.cold, row.told = 0, False
             return
         row.cold += 1
         if row.cold == 1:
             row.since = now
         if not row.told and row.cold >= COLD_REQUESTS and now - row.since >= COLD_S:
             row.told = True
-            self._show(*key[1:])
             logger.warning(
                 "workspace %s: a pack is built for %s of %s, and none of the last %d requests (%.0f s) found it warm. "
                 "GET /api/workspaces/%s says what keeps it cold (engines: state, reason); "
@@ -116,8 +116,3 @@ class Outcomes:
             if len(self._rows) <= _KEPT and now - row.last < _FORGOTTEN_S:
                 return
             del self._rows[key]
-            if row.told:
-                self._show(*key[1:])
-
-    def _show(self, model: str, lane: str) -> None:
-        self._cold.labels(model, lane).set(len(self.cold(model, lane)))

@@ -1,4 +1,4 @@
-"""Which layout on which number of GPUs: the first that fits, with why each other one was not taken. Pure."""
+"""Which layout on which number of GPUs: the first that fits, else the one that came nearest. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from aicockpit.hardware.device import Device
 from aicockpit.hardware.fit_judge import WORKING, judge
 from aicockpit.hardware.fit_layout import layouts
-from aicockpit.hardware.fit_types import Ask, Best, Layout, Verdict, gib
+from aicockpit.hardware.fit_types import Ask, Best, Layout, Verdict
 from aicockpit.hardware.shape import ModelShape
 
 # A layout of the first kind answers a single request fastest; a pipeline does not, and repeated attention costs memory.
@@ -29,7 +29,6 @@ def best(shape: ModelShape, devices: Sequence[Device], ask: Ask, count: int | No
     if not devices or (count is not None and not 1 <= count <= len(devices)):
         raise ValueError(f"{'any' if count is None else count} of {len(devices)} GPUs")
     ranked = sorted(devices, key=lambda device: (_busy(device, ask), -device.memory))
-    rejected: list[tuple[Layout, str]] = []
     chosen: Verdict | None = None
     counts = (count,) if count else range(1, len(ranked) + 1)
     every = [item for gpus in counts for item in layouts(shape, ranked[:gpus])]
@@ -37,24 +36,17 @@ def best(shape: ModelShape, devices: Sequence[Device], ask: Ask, count: int | No
         if chosen is not None and chosen.fits and chosen.max_model_len >= WORKING:
             break
         for layout, why in every:
-            if not kind(layout):
-                continue
-            if why:
-                rejected.append((layout, why))
+            if why or not kind(layout):
                 continue
             verdict = judge(shape, ranked, layout, ask)
             if verdict.fits and not _partial(verdict, shape, ask):
-                return Best(verdict, (*rejected, *_passed_over(chosen, shape)))
+                return Best(verdict)
             if chosen is None or _order(verdict) > _order(chosen):
-                rejected += _passed_over(chosen, shape)
                 chosen = verdict
-            else:
-                rejected += _passed_over(verdict, shape)
-    if chosen is None:
-        layout, why = rejected[0]
+    if chosen is None:  # the model cannot be divided so at all
+        layout, why = next(item for kind in _KINDS for item in every if kind(item[0]))
         chosen = replace(judge(shape, ranked, layout, ask), fits=False, why=why)
-        rejected = rejected[1:]
-    return Best(chosen, tuple(rejected))
+    return Best(chosen)
 
 
 def _busy(device: Device, ask: Ask) -> bool:
@@ -69,15 +61,3 @@ def _partial(verdict: Verdict, shape: ModelShape, ask: Ask) -> bool:
 def _order(verdict: Verdict) -> tuple[bool, int]:
     """What fits before what does not; then the longer window, or the one that lacks least."""
     return verdict.fits, verdict.max_model_len if verdict.fits else verdict.terms[-1].bytes
-
-
-def _passed_over(verdict: Verdict | None, shape: ModelShape) -> list[tuple[Layout, str]]:
-    if verdict is None:
-        return []
-    pool = verdict.terms[-1].bytes
-    if not verdict.fits and pool <= 0:
-        why = f"{gib(-pool)} are lacking on a GPU ({verdict.terms[0].name} {gib(verdict.terms[0].bytes)} of it)"
-        return [(verdict.layout, why)]
-    if not verdict.fits:
-        return [(verdict.layout, verdict.why)]
-    return [(verdict.layout, f"holds {verdict.max_model_len:,} of the model's window of {shape.max_len or 0:,} tokens")]

@@ -105,11 +105,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The verdict to act on, and every layout that was not taken with the reason. A verdict that does not fit is the
-    one that came nearest."""
+    """The verdict to act on. One that does not fit is the one that came nearest."""
 
     verdict: Verdict
-    rejected: tuple[tuple[Layout, str], ...] = ()
 
 
 def gib(size: float) -> str:

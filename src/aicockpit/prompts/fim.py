@@ -44,8 +44,8 @@ class Family:
 
     `repo_tail` follows a header, `file_tail` is a whole prompt. {bos} is the token that begins a text, if the tokenizer
     or `starts` says there is one; {space} is a space where the tokenizer puts one in front of a text.
-    `verified`: the layout was checked against a text by the model's authors; otherwise `source` says what is not.
-    `whole`: all that stands before the cursor is in the prefix.
+    `verified`: the layout, as `NAME-whole` has it, was checked against a text by the model's authors; otherwise
+    `source` says what is not. `whole`: all that stands before the cursor is in the prefix.
     """
 
     name: str
@@ -341,7 +341,8 @@ def _named(name: str) -> Family:
 
 def _told(family: Family) -> str:
     has = f"has {', '.join(family.needs)}" if family.needs else "has no fill-in-the-middle tokens"
-    return f"{has}: layout {family.name} ({family.source})"
+    line = "; the cursor's line behind the suffix, as llama.cpp's /infill has it"
+    return f"{has}: layout {family.name} ({family.source}{line if _splits(family) and not family.whole else ''})"
 
 
 def _style(family: Family, specials: Mapping[str, int]) -> Style:

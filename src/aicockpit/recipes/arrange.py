@@ -220,7 +220,7 @@ def _made(one: _Engine, placed: Placement, slots: Mapping[str, Slot]) -> tuple[_
         residence,
     )
     adapters = None if m.lora is None else tuple(m.lora.items())
-    return one, replace(shape, lora=adapters, context=m.context, part=part, kv_tier=one.kv_tier)
+    return one, replace(shape, lora=adapters, context=m.context, part=part, kv_tier=one.kv_tier, sleep=m.sleep)
 
 
 def _thousandths(tenant: Tenant, share: int, slot: Slot) -> int:

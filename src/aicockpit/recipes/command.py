@@ -39,6 +39,7 @@ class EngineShape:
     `flags` are what its recipe and its place ask for; `args`, the user's own, win over them. `lora`: adapters as
     (name, folder); empty allows them at run time, None does not. `context`: tokens, None for what fits. `part`:
     flags for its share of a GPU; those that the user gave for all engines know nothing of it. `kv_tier`: see `tier.py`.
+    `sleep`: it can be asked to sleep; whether it will is `residence.sleeps`, which follows the memory that is free.
     """
 
     name: str
@@ -53,6 +54,7 @@ class EngineShape:
     context: int | None = None
     part: tuple[str, ...] = ()
     kv_tier: KvTier = field(default_factory=KvTier)
+    sleep: bool = False
 
 
 def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) -> EngineSpec:
@@ -78,7 +80,7 @@ def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) 
         *device,
     )
     events = _kv_events(shape.name, settings, theirs)
-    ours += (*_kv_events_flags(events), *_lora(shape), *(("--enable-sleep-mode",) if shape.residence.sleeps else ()))
+    ours += (*_kv_events_flags(events), *_lora(shape), *(("--enable-sleep-mode",) if shape.sleep else ()))
     kept = _tier(shape, path, settings, flags.merge(device, theirs))
     argv = (*command(settings), *_model(settings, path), *flags.merge((*ours, *kept.flags), theirs))
     names = tuple(dict.fromkeys((*names, *lora.modules(argv))))
@@ -231,7 +233,7 @@ def _environment(shape: EngineShape, ours: str, kept: tier.Tier) -> tuple[tuple[
     env |= {name: value for name, value in kept.env if name not in os.environ}
     if shape.lora is not None:
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # on its private socket, for our own route
-    if shape.residence.sleeps:
+    if shape.sleep:
         env["VLLM_SERVER_DEV_MODE"] = "1"  # which has the routes of sleep mode, on its private socket
     flags.refuse_variables(dict(shape.env), f"env of {shape.name}")
     env |= dict(shape.env)

@@ -160,7 +160,11 @@ class Builder:
         """See `Workshop`. Raises BuildFailed."""
         if content is None or content in self._deadly:
             return ()
-        ids: tuple[int, ...] = await self._call("runway", spec, path, content, line, begun)
+        try:
+            ids: tuple[int, ...] = await self._call("runway", spec, path, content, line, begun, attempts=1)
+        except _Died as error:
+            self._condemn(path, content, error)
+            return ()
         return ids
 
     async def similar(self, snapshot: Snapshot, spec: ModelSpec, sought: Sought, report: Progress = silent) -> Similar:

@@ -94,7 +94,11 @@ class Opened:
             return
         self.landed = line, content
         dropped = any(one.less == 1 for one in self.nears.values())
-        if not dropped and _alike(self.tail, runway) >= len(runway) - _NEARLY:
+        warmed = [
+            one.chain.tokens[-one.chain.runway :] for one in self.nears.values() if one.chain and one.chain.runway
+        ]
+        there = warmed or [self.tail]
+        if not dropped and all(_alike(tail, runway) >= len(runway) - _NEARLY for tail in there):
             return
         self.tail = runway
         for one in self.nears.values():

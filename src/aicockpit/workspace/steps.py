@@ -114,6 +114,10 @@ class PrefetchCounters:
     last_save_to_warm_s: float | None = None
 
 
+# Of what a step aims at, in time of computing, where a request costs more than that by itself.
+_LONGEST = 4
+
+
 @dataclass(slots=True)
 class Speed:
     """Prefill speed as measured: the median of the last steps, since one that waited says nothing."""
@@ -136,14 +140,15 @@ class Speed:
     def tokens_in(self, seconds: float) -> float | None:
         """Tokens that a step of this length computes, or None before the first.
 
-        Where a request costs most of that by itself, as on a machine that is busy, the step is as long again: shorter
-        ones would only be more.
+        Where a request costs most of that by itself, as on a machine that is busy, the step is as long again, at most
+        `_LONGEST` times what was asked for: shorter ones would only be more.
         """
         if not self.samples:
             return None
-        cost = median(self.empty) if self.empty else 0.0
+        quickest = min(took for _, took in self.samples)
+        cost = min(median(self.empty), quickest) if self.empty else 0.0
         rate = median(computed / max(took - cost, took / 4) for computed, took in self.samples)
-        return rate * max(seconds - cost, cost)
+        return rate * min(max(seconds - cost, cost), _LONGEST * seconds)
 
 
 def step_length(tokens: float | None, last: int, block_size: int, limits: PrefetchLimits) -> int:

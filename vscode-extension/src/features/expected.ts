@@ -59,7 +59,8 @@ function isMissing(trace: Trace): boolean {
 
 /**
  * Cached tokens, and those of the prompt. The server's part is told; the request's own is estimated from its characters, and of
- * it what the request before began with was cached if all in front of it was: engines keep whole blocks, from the beginning.
+ * it what the request before began with (`Trace.repeated`) was cached if all in front of it was: engines keep whole blocks, from
+ * the beginning. Approximate where a model's family wants the suffix in front of all: `repeated` has it behind the lines above.
  */
 export function expectedOf(trace: Trace, { context }: Account, traces: readonly Trace[]): Trace["expected"] {
   const told = context?.cachedTokens ?? context?.predictedCached;

@@ -22,7 +22,10 @@ export interface Trace {
   /** Until it was on the screen, filters included. */
   shownMs?: number;
   usage?: Usage;
-  /** Of a completion, sent: text before and behind the cursor, and how much of it begins as the request before did. */
+  /**
+   * Of a completion, sent: text before and behind the cursor, and how much of it, in the order that the server puts it in (the
+   * cursor's line behind the suffix), begins as the request before did.
+   */
   characters?: number;
   repeated?: number;
   /** Prompt tokens, and those of them that the server expected to be cached, where nobody counted them. */

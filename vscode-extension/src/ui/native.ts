@@ -77,7 +77,10 @@ function registerModels(services: Services): vscode.Disposable {
     },
   };
   const registered = vscode.lm.registerLanguageModelChatProvider(VENDOR, provider);
-  const following = services.connection.onChange(() => changed.fire());
+  const following = services.connection.onChange(({ kind }) => {
+    if (kind !== "ready") sense.forget();
+    changed.fire();
+  });
   // Until some model was resolved, the editor answers every participant's request with "Language model unavailable".
   vscode.lm.selectChatModels({ vendor: VENDOR }).then(
     (models) => services.log.debug(`the editor's chat knows ${models.length} of our models`),

@@ -14,12 +14,14 @@ export interface HostMessage {
 
 /**
  * Neighbours of one role become one message: many templates want user and assistant to take turns. Empty ones go. What a
- * tool gave back is a message of its own, right behind the call; the rest of such a message follows it.
+ * tool gave back is a message of its own, right behind the call, or behind the other results; the rest of such messages, their
+ * pictures too, follows the last result.
  */
 export function alternating(messages: readonly HostMessage[]): readonly Message[] {
   const joined: Message[] = [];
   for (const { role, text, images, calls, results } of messages) {
-    for (const { id, text: content } of results) joined.push({ role: "tool", content, toolCallId: id });
+    const tools = results.map(({ id, text: content }): Message => ({ role: "tool", content, toolCallId: id }));
+    if (tools.length > 0) joined.splice(endOfResults(joined), 0, ...tools);
     if (text === "" && images.length === 0 && calls.length === 0) continue;
     const message: Message = { role, content: contentOf(text, images), ...(calls.length > 0 && { toolCalls: calls }) };
     const last = joined.at(-1);
@@ -27,6 +29,13 @@ export function alternating(messages: readonly HostMessage[]): readonly Message[
     else joined[joined.length - 1] = { ...message, content: both(last.content, message.content) };
   }
   return joined;
+}
+
+/** Where the next result belongs: in front of what was said since the calls. */
+function endOfResults(messages: readonly Message[]): number {
+  const at = messages.findLastIndex(({ role }) => role === "tool" || role === "assistant");
+  const last = messages[at];
+  return last?.role === "tool" || last?.toolCalls !== undefined ? at + 1 : messages.length;
 }
 
 function both(one: Content, other: Content): Content {

@@ -20,14 +20,14 @@ interface Open {
 const SHOWN = 120;
 /** The editor waits for the list of models. */
 const PATIENCE_MS = 3_000;
+/** Its engine may be started again, with a parser: then the model is asked once more. */
+const NO_LASTS_MS = 10 * 60_000;
+/** Models that are remembered. */
+const KEPT = 200;
 
 /** Puts streamed calls together. Several may be asked for in one answer; their pieces are told apart by index. */
 export class ToolCalls {
   readonly #open = new Map<number, Open>();
-
-  get size(): number {
-    return this.#open.size;
-  }
 
   /** Names come whole, some servers repeat them; arguments come bit by bit. */
   add(pieces: readonly ToolCallPiece[]): void {
@@ -75,35 +75,57 @@ const PROBE: Tool = { name: "now", description: "Tells the time.", parameters: {
 
 /**
  * Whether a model may be given tools. No list of models says it: an engine without a parser for the calls refuses a request
- * with tools, so it is asked for one word with one, once for each model of a server.
+ * with tools, so it is asked for one word with one, once for each model of a server. A no lasts ten minutes.
  */
 export class ToolSense {
-  readonly #known = new Map<string, Promise<boolean | undefined>>();
+  readonly #known = new Map<string, Known>();
 
   /** `learnt` is told when a yes comes that nobody waited for any more. */
   constructor(
     private readonly learnt: () => void,
     private readonly patienceMs = PATIENCE_MS,
+    /** Milliseconds, also those in which the computer sleeps. */
+    private readonly clock: () => number = Date.now,
   ) {}
 
   /** False also where it was not found out yet: the engine is busy, or not in memory, for it is not woken for this. */
   async can(gateway: Pick<Gateway, "address" | "chat">, model: Model & { readonly ready?: boolean | undefined }) {
     if (model.ready === false) return false;
     const key = `${gateway.address} ${model.id}`;
-    const asked = this.#known.get(key) ?? this.#ask(key, gateway, model.id);
+    const known = this.#known.get(key);
+    const isOld = known?.refusedAt !== undefined && this.clock() - known.refusedAt >= NO_LASTS_MS;
+    const { asked } = known === undefined || isOld ? this.#ask(key, gateway, model.id) : known;
     const found = await Promise.race([asked, sleep(this.patienceMs).then(() => "late" as const)]);
     if (found === "late") void asked.then((can) => can === true && this.learnt());
     return found === true;
   }
 
-  #ask(key: string, gateway: Pick<Gateway, "chat">, model: string): Promise<boolean | undefined> {
-    const asked = ask(gateway, model).then((can) => {
-      if (can === undefined) this.#known.delete(key);
-      return can;
-    });
-    this.#known.set(key, asked);
-    return asked;
+  /** Every no: the server was away, and may be back with other engines. */
+  forget(): void {
+    for (const [key, { refusedAt }] of this.#known) if (refusedAt !== undefined) this.#known.delete(key);
   }
+
+  #ask(key: string, gateway: Pick<Gateway, "chat">, model: string): Known {
+    const known: Known = {
+      asked: ask(gateway, model).then((can) => {
+        if (can === false) known.refusedAt = this.clock();
+        if (can === undefined && this.#known.get(key) === known) this.#known.delete(key);
+        return can;
+      }),
+      refusedAt: undefined,
+    };
+    this.#known.delete(key); // the newest stands last
+    this.#known.set(key, known);
+    const oldest = this.#known.keys().next().value;
+    if (this.#known.size > KEPT && oldest !== undefined) this.#known.delete(oldest);
+    return known;
+  }
+}
+
+interface Known {
+  readonly asked: Promise<boolean | undefined>;
+  /** When it said no. */
+  refusedAt: number | undefined;
 }
 
 /** Undefined: it could not be asked. */

@@ -130,12 +130,12 @@ export class Courier {
     }
   }
 
+  /** Of two documents or models the server shares nothing of the request's own part. */
   #lengths(spot: Spot): Pick<Trace, "characters" | "repeated"> {
     const before = this.#before;
     this.#before = spot;
     const same = before?.ask.uri === spot.ask.uri && before.model === spot.model;
-    const repeated = same ? commonLength(before.prefix, spot.prefix) : 0;
-    return { characters: spot.prefix.length + spot.suffix.length, repeated };
+    return { characters: spot.prefix.length + spot.suffix.length, repeated: same ? repeatedIn(before, spot) : 0 };
   }
 
   /** Until the end, or until a stop rule is sure: leaving the loop ends the request. Returns the model's own reason. */
@@ -175,6 +175,23 @@ export class Courier {
   #note(trace: Trace, change: Partial<Trace>): void {
     this.parts.timeline.update(trace, change);
   }
+}
+
+/**
+ * Characters that both prompts begin with. The server puts the cursor's line last: the lines above it, the suffix, then the
+ * line up to the cursor. So a key in the same line repeats the suffix as well; in another line, or before another suffix,
+ * they share what stands above both lines. Only approximate for model families with the suffix in front, and without one.
+ */
+function repeatedIn(before: Spot, spot: Spot): number {
+  const common = commonLength(before.prefix, spot.prefix);
+  const [line, lineBefore] = [lineStart(spot.prefix), lineStart(before.prefix)];
+  const isSameLine = line === lineBefore && common >= line;
+  if (isSameLine && before.suffix === spot.suffix) return common + spot.suffix.length;
+  return Math.min(common, line, lineBefore);
+}
+
+function lineStart(prefix: string): number {
+  return prefix.lastIndexOf("\n") + 1;
 }
 
 function commonLength(one: string, other: string): number {

@@ -152,19 +152,63 @@ describe("a conversation with tools", () => {
   });
 });
 
+describe("results in messages of their own", () => {
+  const calls = ["a", "b"].map((id) => ({ id, name: "look", arguments: "{}" }));
+  const result = (id: string) => [{ id, text: `saw ${id}` }];
+  const tool = (id: string) => ({ role: "tool", content: `saw ${id}`, toolCallId: id });
+
+  it("stand behind their calls, the pictures and words that came with them behind the last one", () => {
+    const messages = alternating([
+      messageOf("assistant", { calls }),
+      messageOf("user", { results: result("a"), images: ["data:x"] }),
+      messageOf("system", { text: "Be brief" }),
+      messageOf("user", { results: result("b"), images: ["data:y"], text: "Go on" }),
+    ]);
+    expect(messages.map(({ role }) => role)).toEqual(["assistant", "tool", "tool", "user", "system", "user"]);
+    expect(messages.slice(1, 3)).toEqual([tool("a"), tool("b")]);
+    const pictures = alternating([
+      messageOf("assistant", { calls }),
+      messageOf("user", { results: result("a"), images: ["data:x"] }),
+      messageOf("user", { results: result("b"), images: ["data:y"] }),
+    ]);
+    const urls = ["data:x", "data:y"].map((url) => ({ type: "image_url", image_url: { url } }));
+    expect(pictures.slice(1)).toEqual([tool("a"), tool("b"), { role: "user", content: urls }]);
+  });
+
+  it("stay in their own round", () => {
+    const [first, second] = calls.map((one) => messageOf("assistant", { calls: [one] }));
+    const messages = alternating([
+      first as HostMessage,
+      messageOf("user", { results: result("a"), images: ["data:x"] }),
+      second as HostMessage,
+      messageOf("user", { text: "And?" }),
+      messageOf("user", { results: result("b") }),
+    ]);
+    const rounds = ["assistant", "tool", "user", "assistant", "tool", "user"];
+    expect(messages.map(({ role }) => role)).toEqual(rounds);
+    expect([messages[1], messages[4]]).toEqual([tool("a"), tool("b")]);
+    // Of a conversation whose calls were cut away nothing is moved.
+    const cut = [messageOf("assistant", { text: "Hi" }), messageOf("user", { text: "x" })];
+    const alone = alternating([...cut, messageOf("user", { results: result("a") })]);
+    expect(alone.map(({ role }) => role)).toEqual(["assistant", "user", "tool"]);
+  });
+});
+
 describe("whether a model may be given tools", () => {
   const model = { id: "m", maxLength: undefined, role: undefined };
 
   function sensing(chat: () => Promise<Stream>, learnt: () => void = () => {}) {
     let times = 0;
-    const sense = new ToolSense(learnt, 20);
+    const time = { now: 0 };
+    const sense = new ToolSense(learnt, 20, () => time.now);
     const gateway = fakeGateway({
       chat: () => {
         times += 1;
         return chat();
       },
     });
-    return { can: (ready?: boolean) => sense.can(gateway, { ...model, ready }), times: () => times };
+    const can = (ready?: boolean, id = "m") => sense.can(gateway, { ...model, id, ready });
+    return { can, times: () => times, time, sense };
   }
 
   it("is asked of its server once", async () => {
@@ -174,6 +218,35 @@ describe("whether a model may be given tools", () => {
     const said = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set';
     const unable = sensing(async () => Promise.reject(new Fault("bad_request", said, "", 400)));
     expect([await unable.can(), await unable.can(), unable.times()]).toEqual([false, false, 1]);
+  });
+
+  it("is asked again ten minutes after a no, and when the server was away; a yes stays", async () => {
+    let able = false;
+    const asking = sensing(async () =>
+      able ? streamOf(["Hi"]) : Promise.reject(new Fault("bad_request", "no parser", "", 400)),
+    );
+    expect(await asking.can()).toBe(false);
+    asking.time.now = 10 * 60_000 - 1;
+    expect([await asking.can(), asking.times()]).toEqual([false, 1]);
+    asking.time.now += 1;
+    expect([await asking.can(), asking.times()]).toEqual([false, 2]);
+    able = true;
+    expect([await asking.can(), asking.times()]).toEqual([false, 2]);
+    asking.sense.forget();
+    expect([await asking.can(), asking.times()]).toEqual([true, 3]);
+    able = false;
+    asking.time.now *= 10;
+    asking.sense.forget();
+    expect([await asking.can(), asking.times()]).toEqual([true, 3]);
+  });
+
+  it("is remembered of the newest 200 models", async () => {
+    const many = sensing(async () => streamOf(["Hi"]));
+    for (let at = 0; at <= 200; at++) await many.can(true, `m${at}`);
+    await many.can(true, "m1");
+    expect(many.times()).toBe(201);
+    await many.can(true, "m0");
+    expect(many.times()).toBe(202);
   });
 
   it("keeps nobody waiting for a busy engine, and tells when it has answered", async () => {
