@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,3 +153,27 @@ async def test_environment_and_limits_reach_the_engine(tmp_path: Path) -> None:
         process.launch()
         await until(lambda: process.sink.tail(1) == [mark_of(tmp_path)])
         assert LIMITS.kill_wait == process.limits.kill_wait
+
+
+async def test_a_stop_between_ready_and_the_last_look_at_the_gpu_leaves_no_process(tmp_path: Path) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def free(gpu: str) -> int:
+        if pids(tmp_path):  # the engine runs: this is the look after it became ready
+            asked.set()
+            go_on.wait(20)
+        return 40 << 30
+
+    gpus = GpuTurns(free, read_period=0.001)
+    process = make_process(tmp_path, spec_of(tmp_path, gpus=("0",)), gpus=gpus)
+    process.launch()
+    try:
+        await until(asked.is_set)
+        stopping = asyncio.create_task(process.stop())
+        await asyncio.sleep(0.1)
+        go_on.set()
+        await stopping
+        assert pids(tmp_path) == []
+    finally:
+        go_on.set()
+        await process.close()
