@@ -173,7 +173,8 @@ class Gateway:
         if slot:
             self.slots.take(caller.id, slot, visit)
         try:
-            exchange = visit.exchange = await openai.exchange(call, self.directory, caller, self.joiner)
+            with self.forwarder.arrivals.one():
+                exchange = visit.exchange = await openai.exchange(call, self.directory, caller, self.joiner)
             await self.forwarder.forward(exchange, send, connection.answer)
             visit.status = exchange.status
         finally:

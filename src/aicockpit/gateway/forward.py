@@ -26,6 +26,7 @@ from aicockpit.errors import (
     UpstreamTimeout,
 )
 from aicockpit.gateway import envelope
+from aicockpit.gateway.arrivals import Arrivals
 from aicockpit.gateway.exchange import Exchange, Residents, usage_from, usage_of
 from aicockpit.gateway.headers import back_headers, told
 from aicockpit.gateway.lanes import WaitingRoom
@@ -77,6 +78,7 @@ class Forwarder:
         # One room per set of engines: two names of one engine queue together. Bounded by the sets there can be.
         self._rooms: dict[tuple[str, ...], WaitingRoom] = {}
         self._turns: set[asyncio.Future[None]] = set()
+        self.arrivals = Arrivals(self.wake)
         self.residents: Residents | None = None
         self.waker: Waker | None = None
 
@@ -108,8 +110,7 @@ class Forwarder:
                 engine.breaker.trial_over()
             engine.load.add(lane, -1)
             engine.load.prefetch -= ours
-            if not ours:
-                engine.used = time.monotonic()
+            engine.used = engine.used if ours else time.monotonic()
             if self._rooms or self._turns:
                 self.wake()
 
@@ -129,8 +130,8 @@ class Forwarder:
             yield
 
     def _awaited(self, engine: Engine) -> bool:
-        """Background work of users waits for this engine."""
-        return any(len(room) for names, room in self._rooms.items() if engine.name in names)
+        """A prompt is being made that may be for it, or background work of users waits for this engine."""
+        return self.arrivals.count > 0 or any(len(room) for names, room in self._rooms.items() if engine.name in names)
 
     def pick(self, engines: Sequence[Engine], lane: Lane) -> Engine:
         """An engine for something that is not an exchange. Raises NotReady, Overloaded."""

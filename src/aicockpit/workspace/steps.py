@@ -115,7 +115,7 @@ class PrefetchCounters:
 
 
 # Of what a step aims at, in time of computing, where a request costs more than that by itself.
-_LONGEST = 4
+_LONGEST = 2
 
 
 @dataclass(slots=True)
@@ -145,8 +145,8 @@ class Speed:
         """
         if not self.samples:
             return None
-        quickest = min(took for _, took in self.samples)
-        cost = min(median(self.empty), quickest) if self.empty else 0.0
+        # Waiting for others only adds to it: the least is nearest to what it is.
+        cost = min(*self.empty, *(took for _, took in self.samples)) if self.empty else 0.0
         rate = median(computed / max(took - cost, took / 4) for computed, took in self.samples)
         return rate * min(max(seconds - cost, cost), _LONGEST * seconds)
 
