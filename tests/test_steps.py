@@ -50,4 +50,6 @@ def test_an_empty_request_that_took_as_long_as_a_step_makes_no_speed_of_it() -> 
     speed.add(320, 0.2)
     speed.add_empty(0.5)
     assert speed.tokens_in(0.3) == pytest.approx(320 / 0.05 * 0.2)
+    speed.add_empty(0.1)
+    assert speed.tokens_in(0.3) == pytest.approx(1600 * 0.3), "a cost that leaves room for the step changes nothing"
     assert speed.tokens_s == pytest.approx(1600)

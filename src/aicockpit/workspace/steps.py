@@ -143,12 +143,15 @@ class Speed:
         Where a request costs most of that by itself, as on a machine that is busy, the step is as long again, at most
         `_LONGEST` times what was asked for: shorter ones would only be more.
         """
-        if not self.samples:
-            return None
+        speed = self.tokens_s
+        if speed is None or not self.empty:
+            return None if speed is None else speed * seconds
         # Waiting for others only adds to it: the least is nearest to what it is.
-        cost = min(*self.empty, *(took for _, took in self.samples)) if self.empty else 0.0
+        cost = min(*self.empty, *(took for _, took in self.samples))
+        if cost <= seconds / 2:
+            return speed * seconds
         rate = median(computed / max(took - cost, took / 4) for computed, took in self.samples)
-        return rate * min(max(seconds - cost, cost), _LONGEST * seconds)
+        return max(speed * seconds, rate * min(cost, _LONGEST * seconds))
 
 
 def step_length(tokens: float | None, last: int, block_size: int, limits: PrefetchLimits) -> int:
