@@ -78,7 +78,7 @@ class Forwarder:
         # One room per set of engines: two names of one engine queue together. Bounded by the sets there can be.
         self._rooms: dict[tuple[str, ...], WaitingRoom] = {}
         self._turns: set[asyncio.Future[None]] = set()
-        self.arrivals = Arrivals(self.wake)
+        self.arrivals = Arrivals(lambda: self.wake(rooms=False))
         self.residents: Residents | None = None
         self.waker: Waker | None = None
 
@@ -140,9 +140,9 @@ class Forwarder:
             raise refusal(choice)
         return choice.engine
 
-    def wake(self) -> None:
-        """Load or states changed: waiting background requests may look again."""
-        for room in self._rooms.values():
+    def wake(self, *, rooms: bool = True) -> None:
+        """Load or states changed: waiting background requests (not without `rooms`) and steps may look again."""
+        for room in self._rooms.values() if rooms else ():
             room.wake()
         for free in self._turns:
             if not free.done():
