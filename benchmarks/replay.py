@@ -33,8 +33,9 @@ from benchmarks.corpus import History
 from benchmarks.edits import BRANCH, NEWLINE, SWITCH, Event
 from benchmarks.kvsim import BLOCK, Background, Cache, chain
 from benchmarks.proc import ROOT
+from benchmarks.replay_kit import Kit, Layout, Memo, Sizes, whole
 from benchmarks.replay_layouts import Ours, leading
-from benchmarks.replay_peers import Continue, Kit, Layout, Memo, Ring, Sizes, Tabby, WideRing, whole
+from benchmarks.replay_peers import Continue, Ring, Tabby, WideRing
 from benchmarks.replay_table import (
     CHANGED,
     LAYOUTS,

@@ -32,7 +32,7 @@ from aicockpit.workspace.wishes import wishes
 from aicockpit.workspace.workshop import approach
 from benchmarks.edits import JUMP, Change, Event
 from benchmarks.kvsim import BLOCK, Cache, chain
-from benchmarks.replay_peers import Kit, Prompt
+from benchmarks.replay_kit import Kit, Prompt
 
 ENGINE, MODEL, SPACE = "engine", "model", "replay"
 NEAR_FILES = 40

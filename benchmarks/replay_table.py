@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from aicockpit.prompts.worth import Row, Table
 from benchmarks.bars import Bar, checked
 from benchmarks.edits import KEYSTROKE, KINDS, SAVE
+from benchmarks.replay_kit import Sizes
 from benchmarks.replay_layouts import Ours
-from benchmarks.replay_peers import Continue, Ring, Sizes, Tabby, WideRing
+from benchmarks.replay_peers import Continue, Ring, Tabby, WideRing
 from benchmarks.report import markdown_table
 from benchmarks.stats import percentile
 

@@ -18,8 +18,9 @@ from benchmarks.corpus import History
 from benchmarks.edits import ACCEPT, BRANCH, JUMP, KEYSTROKE, KINDS, NEW, NEWLINE, SAVE, SWITCH, Change, Event
 from benchmarks.kvsim import BLOCK, Background, Cache, chain
 from benchmarks.replay import Plan
+from benchmarks.replay_kit import Kit, Sizes, whole
 from benchmarks.replay_layouts import Ours, leading
-from benchmarks.replay_peers import Index, Kit, Ring, Sizes, Tabby, WideRing, whole
+from benchmarks.replay_peers import Index, Ring, Tabby, WideRing
 from benchmarks.replay_table import CHANGED, Case, Cell, Found, Seen, cases, check, rows
 
 from aicockpit.models import smollm2
