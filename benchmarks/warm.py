@@ -63,6 +63,8 @@ class Found:
     steps_beside: int = 0
     steps_while_asked: int = 0
     step_s: float = 0.0
+    steps: int = 0
+    steps_apart: int = 0
     pack_tokens: int = 0
     first_warm_s: float = 0.0
     never_cold: list[tuple[int, int]] = field(default_factory=list)
@@ -142,8 +144,8 @@ def small(rig: Rig, found: Found, plan: Plan, say: Console) -> None:
         churn.join()
     after = rig.counters()
     found.steps_beside = after.steps - before.steps
-    found.steps_while_asked = after.steps_while_asked - before.steps_while_asked
-    found.step_s = after.longest_step_s
+    found.steps_while_asked = after.while_asked - before.while_asked
+    found.step_s, found.steps_apart, found.steps = after.longest_s, after.apart, after.steps
     say.print(f"small requests: p99 {p(found.alone, 0.99):.3f} s alone, {p(found.beside, 0.99):.3f} s beside warming")
 
 
@@ -179,7 +181,11 @@ def bars(found: Found) -> list[Bar]:
             beside <= alone + found.step_s,
             f"{beside:.3f} s <= {alone:.3f} + {found.step_s:.3f} s",
         ),
-        checked("a step of warming: at most 0.5 s", found.step_s <= 0.5, f"{found.step_s:.3f} s"),
+        checked(
+            "a step of warming that meets no request: at most 0.5 s",
+            found.step_s <= 0.5 and found.steps_apart > 0,
+            f"{found.step_s:.3f} s, the longest of {found.steps_apart}; {found.steps - found.steps_apart} met one",
+        ),
         checked(
             "no step starts while an interactive request is in flight",
             found.steps_while_asked == 0 and found.steps_beside > 0,

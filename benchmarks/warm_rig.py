@@ -68,11 +68,27 @@ class _Heard:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Of warming, since the server started."""
+    """Of warming, since the server started. `longest_s`: of the steps that met no request, so were `apart`.
+
+    A step that a request meets shares the engine's passes with it, and lasts as long as the request's own prefill: its
+    length tells what the request cost, not what the step did. What requests wait for beside warming is measured.
+    """
 
     steps: int
-    steps_while_asked: int
-    longest_step_s: float
+    while_asked: int
+    apart: int
+    longest_s: float
+
+
+def tally(log: str, asked: Sequence[tuple[float, float]]) -> Counters:
+    """Steps from the server's log; `asked`: begin and end of each request as its client saw it, Unix seconds."""
+    steps = [
+        (float(found[1]), float(found[1]) + float(found[2]))
+        for found in re.finditer(r"prefetch step began=([\d.]+) seconds=([\d.]+)", log)
+    ]
+    during = sum(any(begin + _EDGE_S < began < end - _EDGE_S for begin, end in asked) for began, _ in steps)
+    apart = [one - began for began, one in steps if not any(began < end and begin < one for begin, end in asked)]
+    return Counters(len(steps), during, len(apart), max(apart, default=0.0))
 
 
 @dataclass(slots=True)
@@ -108,13 +124,7 @@ class Rig:
         return int(self.lane()["epoch"]["tokens"])
 
     def counters(self) -> Counters:
-        """Steps from the server's log, which tells when each began and how long it took."""
-        steps = [
-            (float(found[1]), float(found[2]))
-            for found in re.finditer(r"prefetch step began=([\d.]+) seconds=([\d.]+)", self.log.read_text())
-        ]
-        during = sum(any(begin + _EDGE_S < began < end - _EDGE_S for begin, end in self.asked) for began, _ in steps)
-        return Counters(len(steps), during, max((seconds for _, seconds in steps), default=0.0))
+        return tally(self.log.read_text(), self.asked)
 
     def engine_told(self) -> str:
         card = self.client.get("/v1/models").json()["data"][0]

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import warm, warm_middle
 from benchmarks.warm_middle import BEHIND, LEAST, MOST, Middle, middle_of, places
-from benchmarks.warm_rig import Answer
+from benchmarks.warm_rig import Answer, tally
 
 
 def module(count: int, line: str = "    value_{} = compute({})\n") -> str:
@@ -40,6 +40,8 @@ def found() -> warm.Found:
         beside=[0.1],
         steps_beside=5,
         step_s=0.4,
+        steps=9,
+        steps_apart=7,
         pack_tokens=2400,
         first_warm_s=5.0,
         never_cold=[(2500, 2500)],
@@ -106,3 +108,32 @@ def test_the_page_says_where_the_cursor_was() -> None:
     assert "the cursor has 6 to 9 lines in front of it and 2 behind" in page
     assert "computed 60 in the first request after `focus` named the line, 40 at the next keystroke, and 900" in page
     assert "1 of 3 not within 60 s." in warm_middle.sentence(replace(middle(), late=1))
+
+
+def step(began: float, seconds: float) -> str:
+    return f"DEBUG prefetch step began={began:.4f} seconds={seconds:.4f} tokens=512 cached=256 proof=0 of (1, 'm')\n"
+
+
+def test_a_step_that_meets_a_request_tells_what_the_request_cost() -> None:
+    log = step(10.0, 0.3) + "INFO something else\n" + step(20.0, 2.4) + step(30.0, 0.4)
+    counted = tally(log, [(20.1, 24.0)])
+    assert (counted.steps, counted.apart, counted.while_asked) == (3, 2, 0)
+    assert counted.longest_s == pytest.approx(0.4)
+    assert tally(log, []).longest_s == pytest.approx(2.4)
+
+
+def test_a_step_that_begins_during_a_request_is_counted() -> None:
+    log = step(10.0, 0.3) + step(20.0, 0.3)
+    assert tally(log, [(19.5, 21.0)]).while_asked == 1
+    # At its end, and at its beginning, the clocks of the two sides need not agree.
+    assert tally(log, [(19.5, 20.01)]).while_asked == 0
+    assert tally(log, [(19.99, 21.0)]).while_asked == 0
+
+
+def test_a_long_step_misses_the_bar_and_so_does_none_at_all() -> None:
+    def verdict(one: warm.Found) -> str:
+        return next(bar.verdict for bar in warm.bars(one) if "step of warming" in bar.text)
+
+    assert verdict(found()) == "PASS"
+    assert verdict(replace(found(), step_s=0.6)) == "MISSED"
+    assert verdict(replace(found(), steps_apart=0)) == "MISSED"

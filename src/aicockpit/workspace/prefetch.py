@@ -253,7 +253,10 @@ class Prefetcher:
             return
         seconds = time.monotonic() - began
         # One line a step, in Unix time: benchmarks/warm.py compares it with the requests of its users.
-        log.debug("prefetch step began=%.4f seconds=%.4f tokens=%d", time.time() - seconds, seconds, len(prompt))
+        log.debug(
+            "prefetch step began=%.4f seconds=%.4f tokens=%d cached=%s proof=%d of %s",
+            *(time.time() - seconds, seconds, len(prompt), cached, proof, target.key),
+        )
         self._measure(work, proof, len(prompt), cached, end, seconds)
         self._warmth.learn(self.engine.name, prompt, cached, generated=1, adapter=adapter)
         kind = judge(expected, cached, proven=work.proven, speaks=self._speaks)
