@@ -25,14 +25,14 @@ async def test_a_target_is_sent_in_steps_and_proven(tmp_path: Path) -> None:
         assert progress.speed_tokens_s is not None
         assert await complete(made, (*one.tokens, 7, 8)) == 400
         lengths = asked(fake)[:-1]
-        assert lengths[0] == 64
-        assert lengths[-1] == 401  # one token more: a hit is capped
-        assert all(length % BLOCK == 0 for length in lengths[:-1])
+        assert lengths[0] == 64 + 1  # one token more: a hit is capped
+        assert lengths[-1] == 401
+        assert all(length % BLOCK == 1 for length in lengths)
         assert lengths == sorted(lengths)
         assert made.warmth.resident("fake-0", one.tokens).tokens == 400
         counters = made.prefetcher.counters
         assert (counters.steps, counters.verifications) == (len(lengths) - 1, 1)
-        assert counters.tokens_prefilled == 400 + 1
+        assert counters.tokens_prefilled == 400 + len(lengths)
         assert not counters.mismatches
         assert counters.last_save_to_warm_s is not None
         assert [str(progress.state) for _, progress in made.reports] == ["warming", "warm"]
@@ -46,7 +46,7 @@ async def test_the_step_is_what_the_engine_computes_in_the_time_given(tmp_path: 
         await made.until(one, "warm")
         lengths = [0, *asked(fake)[:-1]]
         sizes = [after - before for before, after in itertools.pairwise(lengths)]
-        assert sizes[0] == 64
+        assert sizes[0] == 64 + 1
         assert all(size <= 208 for size in sizes[1:-1]), sizes
         assert statistics.median(sizes) >= 96, sizes
         took = [entry["end"] - entry["at"] for entry in fake.prompts()[1:-2]]
@@ -150,7 +150,7 @@ async def test_a_head_that_grows_is_sent_from_where_it_was_warm(tmp_path: Path) 
         before = len(asked(fake))
         made.want(target(400), target(440, "journal"))
         await made.until(target(440, "journal"), "warm")
-        assert asked(fake)[before:] == [432, 433]
+        assert asked(fake)[before:] == [433, 433]
         assert made.prefetcher.counters.tokens_resident >= 400
 
 
@@ -165,6 +165,18 @@ async def test_what_is_resident_already_costs_one_request(tmp_path: Path) -> Non
         assert asked(fake) == [400, 400, 401]
 
 
+async def test_what_the_engine_has_without_our_knowing_is_proven_by_the_step_that_finds_it(tmp_path: Path) -> None:
+    one = target(405)
+    async with running(tmp_path, limits=replace(LIMITS, first_step=512)) as (fake, made):
+        await until(lambda: made.warmth.info("fake-0") is not None)
+        await complete(made, one.tokens)
+        made.want(one)
+        progress = await made.until(one, "warm")
+        assert (progress.found, progress.computed) == (400, 0)
+        assert progress.verified_at is not None
+        assert asked(fake)[1:] == [401]
+
+
 async def test_what_a_step_finds_and_what_it_computes_are_told_apart(tmp_path: Path) -> None:
     one = target(400)
     async with running(tmp_path) as (_, made):
@@ -173,8 +185,7 @@ async def test_what_a_step_finds_and_what_it_computes_are_told_apart(tmp_path: P
         made.want(one)
         progress = await made.until(one, "warm")
         assert progress.found + progress.computed == 400
-        # vLLM computes the last block of every prompt anew.
-        assert 208 - made.prefetcher.counters.steps * BLOCK <= progress.found <= 208 - BLOCK
+        assert progress.found == 208
         assert made.prefetcher.counters.tokens_found == progress.found
 
 

@@ -252,3 +252,25 @@ async def test_closing_leaves_no_request_behind(tmp_path: Path) -> None:
             await until(lambda: made.prefetcher.counters.steps >= 1)
         await asyncio.to_thread(fake.wait_state, aborted=1)
         assert made.engine.load.background == 0
+
+
+async def test_a_defect_is_told_and_warming_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = target(400)
+    async with running(tmp_path) as (_, made):
+        await until(lambda: made.warmth.info("fake-0") is not None)
+        learn, calls = made.warmth.learn, []
+
+        def broken(*args: Any, **named: Any) -> Any:
+            calls.append(args)
+            if len(calls) == 2:
+                raise RuntimeError("made up")
+            return learn(*args, **named)
+
+        monkeypatch.setattr(made.warmth, "learn", broken)
+        made.want(one)
+        progress = await made.until(one, "warm")
+        assert progress.done == 400
+        assert any("made up" in told.reason for _, told in made.reports)
+        assert [record.message for record in caplog.records if "ended by a defect" in record.message]

@@ -104,7 +104,7 @@ class Prefetcher:
         """Begin; the engine need not be ready."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"prefetch {self.engine.name}")
-            self._task.add_done_callback(_tell_defect)
+            self._task.add_done_callback(self._ended)
 
     async def close(self) -> None:
         """Stop; a step in flight is aborted."""
@@ -112,6 +112,24 @@ class Prefetcher:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """By `close`, or by a defect: that is told, and it begins anew after the longest rest."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        rest = self._limits.backoff_most_s
+        log.error(
+            "engine %s: warming ended by a defect, and begins anew in %g s", self.engine.name, rest, exc_info=error
+        )
+        self.counters.errors += 1
+        self._wanted.cool(f"a defect: {error!r}; begun anew after {rest:g} s")
+        if self._task is task:
+            self._task = asyncio.create_task(self._anew(rest), name=f"prefetch {self.engine.name}")
+            self._task.add_done_callback(self._ended)
+
+    async def _anew(self, rest: float) -> None:
+        await asyncio.sleep(rest)
+        await self._run()
 
     def wake(self) -> None:
         """Something changed (the engine's state, say): look now, not at the next poll."""
@@ -243,7 +261,8 @@ class Prefetcher:
             tokens = self.speed.tokens_in(self._limits.step_s)
             step = step_length(tokens, work.last_step, info.block_size, self._limits)
             end, expected = min(work.done + step, work.total), work.done
-            prompt = target.tokens[:end]
+            # With one token more its last block can be found, in the engine's memory or in its KV tier.
+            prompt = target.tokens[: end + 1]
         version, began = self.index.version if self.index else 0, time.monotonic()
         try:
             cached = await self._ask(target.model, prompt)
@@ -264,12 +283,13 @@ class Prefetcher:
             kind = None
         work.proven |= bool(cached)
         work.done, work.last_step = end, 0 if proof else end - expected
+        shown = proof or (cached or 0) >= work.total
         if kind is not None:
             self._wanted.mismatch(work, kind, expected, cached)
-        elif proof or (end >= work.total and not target.verify):
-            if proof and cached and not adapter and not await self._shown_by_events(target, work.total, adapter):
+        elif shown or (end >= work.total and not target.verify):
+            if shown and cached and not adapter and not await self._shown_by_events(target, work.total, adapter):
                 self._warmth.confirm(self.engine.name, target.tokens, version)
-            self._wanted.warmed(work, proven=proof)
+            self._wanted.warmed(work, proven=shown)
 
     def _measure(self, work: Work, proof: bool, length: int, cached: int | None, end: int, seconds: float) -> None:
         counters = self.counters
@@ -332,8 +352,3 @@ def _dig(value: Any, *names: str) -> Any:
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
     return value
-
-
-def _tell_defect(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("the prefetcher ended by a defect", exc_info=error)
