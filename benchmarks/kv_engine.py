@@ -91,6 +91,15 @@ class Engine:
         self.complete([1] * 5)
         return int(self.metric("aicockpit_kv_disk_stored_blocks_total"))
 
+    def settled(self, limit_s: float = 60.0) -> int:
+        """Blocks written, once no more come: three looks, a moment apart, find the same."""
+        found, same, end = self.stored(), 0, time.monotonic() + limit_s
+        while same < 2 and time.monotonic() < end:
+            time.sleep(0.25)
+            last, found = found, self.stored()
+            same = same + 1 if found == last else 0
+        return found
+
     def kill(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -182,8 +191,9 @@ def texts(count: int, at_least: int) -> list[str]:
     return [piece for piece in pieces if len(piece) >= at_least][:count]
 
 
-def together(calls: Sequence[Any]) -> list[Any]:
-    """Call all at once, each in a thread; their results in order. The first error is raised."""
+def together(calls: Sequence[Any], apart_s: float = 0.0) -> list[Any]:
+    """Call all at once, each in a thread, or begun `apart_s` after each other; their results in order. The first error
+    is raised."""
     results: list[Any] = [None] * len(calls)
 
     def run(at: int) -> None:
@@ -195,6 +205,7 @@ def together(calls: Sequence[Any]) -> list[Any]:
     threads = [threading.Thread(target=run, args=(at,)) for at in range(len(calls))]
     for thread in threads:
         thread.start()
+        time.sleep(apart_s)
     for thread in threads:
         thread.join()
     for result in results:

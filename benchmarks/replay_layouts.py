@@ -157,6 +157,8 @@ class Ours:
 
     def _turn(self) -> None:
         track, eyes = self._track, self._eyes
+        if found := track.look_back(self._files):
+            track.recall(found, eyes)
         for epoch in list(track.epochs):
             self._tell(epoch)
         if why := track.why_build(eyes.time, self._last_save, eyes):

@@ -1,11 +1,8 @@
-"""The builder with the real analyser, tokenizer and style: in this process, in its child, and when the child dies."""
+"""The builder with the real analyser, tokenizer and style: in this process, and in its child."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +13,6 @@ import pytest
 from aicockpit.prompts.skeleton import Analysis
 from aicockpit.workspace import saved
 from aicockpit.workspace.analyses import Analyses
-from aicockpit.workspace.blobs import digest
 from aicockpit.workspace.builder import Builder
 from aicockpit.workspace.builds import BuildFailed, ModelSpec, select
 from aicockpit.workspace.epoch import Entry, Epoch
@@ -126,21 +122,6 @@ async def test_the_child_ends_when_the_server_is_killed(tree: Tree) -> None:
         pytest.fail("the child lives on")
 
 
-async def test_a_child_that_was_killed_is_replaced_and_remembers_its_analyses(tree: Tree) -> None:
-    builder = Builder(tree.folder)
-    snapshot = tree.write(LIBRARY)
-    first = await builder.build(snapshot, tree.spec, "completion", 4000)
-    assert builder.pid is not None
-    os.kill(builder.pid, signal.SIGKILL)
-    near = await builder.near(snapshot, tree.spec, "app.py", None, 2000, frozenset())
-    assert near.tokens
-    assert (await builder.build(snapshot, tree.spec, "completion", 4000)).pack.id == first.pack.id
-    await builder.close()
-    with sqlite3.connect(tree.folder / "analyses.db") as db:
-        assert db.execute("SELECT count(*) FROM analyses").fetchone() == (4,)
-    db.close()
-
-
 SERVER = """
 import asyncio, sys
 from pathlib import Path
@@ -153,77 +134,6 @@ async def main():
     await asyncio.sleep(60)
 asyncio.run(main())
 """
-
-BAD = """
-import sys
-from pathlib import Path
-from aicockpit.prompts import skeleton
-from aicockpit.workspace import workshop
-whole = skeleton.analyse
-def analyse(path, text, grammars):
-    if "poison" in text:
-        print("a parser ran wild", file=sys.stderr, flush=True)
-        __import__("os")._exit(3)
-    return whole(path, text, grammars)
-skeleton.analyse = analyse
-entry = workshop.journal.entry
-def dead(path, old, new, *rest):
-    if "venom" in (new or ""):
-        __import__("os")._exit(5)
-    return entry(path, old, new, *rest)
-workshop.journal.entry = dead
-assemble = workshop.Workshop.assemble
-def dying(self, tag, spec, kind, budget):
-    if budget == 666:
-        __import__("os")._exit(4)
-    if budget == 777:
-        __import__("time").sleep(60)
-    return assemble(self, tag, spec, kind, budget)
-workshop.Workshop.assemble = dying
-workshop.main(sys.argv[1:])
-"""
-
-
-async def test_a_file_that_kills_the_child_costs_itself_alone(tree: Tree) -> None:
-    builder = Builder(tree.folder, command=(sys.executable, "-c", BAD, str(tree.folder)))
-    built = await builder.build(tree.write({**LIBRARY, "bad.py": "poison = 1\n"}), tree.spec, "completion", 4000)
-    assert built.left.crashed == ("bad.py",)
-    assert "def area" in tree.text(built.pack.tokens)
-    await builder.close()
-
-
-async def test_a_change_that_kills_the_child_costs_its_own_entry(tree: Tree) -> None:
-    builder = Builder(tree.folder, command=(sys.executable, "-c", BAD, str(tree.folder)))
-    tree.write({"a.py": "a = 1\n", "bad.py": "venom = 1\n", "c.py": "c = 1\n"})
-    bad = ("bad.py", None, digest(b"venom = 1\n"))
-    changes = [("a.py", None, digest(b"a = 1\n")), bad, ("c.py", None, digest(b"c = 1\n"))]
-    for deaths in (2, 2):
-        said = await builder.journal(tree.spec, "completion", changes, 40)
-        assert [(one.path, bool(one.text)) for one in said] == [("a.py", True), ("bad.py", False), ("c.py", True)]
-        assert builder.deaths == deaths
-    await builder.close()
-
-
-async def test_a_build_that_kills_the_child_twice_fails_and_others_go_on(tree: Tree) -> None:
-    builder = Builder(tree.folder, command=(sys.executable, "-c", BAD, str(tree.folder)))
-    snapshot = tree.write(LIBRARY)
-    with pytest.raises(BuildFailed, match=r"died 2 times in 'assemble': exit status 4"):
-        await builder.build(snapshot, tree.spec, "completion", 666)
-    assert (await builder.build(snapshot, tree.spec, "completion", 4000)).pack.tokens
-    await builder.close()
-
-
-async def test_a_child_that_hangs_is_replaced_and_a_cancelled_build_leaves_no_answer_behind(tree: Tree) -> None:
-    command = (sys.executable, "-c", BAD, str(tree.folder))
-    builder = Builder(tree.folder, command=command, call_s=8.0)
-    snapshot = tree.write(LIBRARY)
-    building = asyncio.create_task(builder.build(snapshot, tree.spec, "completion", 4000))
-    await asyncio.sleep(0.01)
-    building.cancel()
-    assert (await builder.describe(tree.spec)).fim
-    with pytest.raises(BuildFailed, match="no answer to 'assemble' within 8 s"):
-        await builder.build(snapshot, tree.spec, "completion", 777)
-    await builder.close()
 
 
 async def test_a_broken_cache_of_analyses_is_begun_anew(tree: Tree) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from aicockpit.indexer import secrets
 from aicockpit.indexer.ignore import block, secret_names
+from aicockpit.indexer.inside import open_root
 from aicockpit.indexer.reading import read
 from aicockpit.indexer.scan import Tree
 from aicockpit.indexer.wildmatch import parse
@@ -385,4 +386,6 @@ def test_binary_and_large_files_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "full").write_bytes(b"x" * (1 << 20))
     (tmp_path / "over").write_bytes(b"x" * ((1 << 20) + 1))
     assert ours(tmp_path) == {b"late", b"full"}
-    assert read(os.fsencode(tmp_path / "early"), 1 << 20).why == "binary"
+    root = open_root(os.fsencode(tmp_path))
+    assert read(root, b"early", 1 << 20).why == "binary"
+    os.close(root)

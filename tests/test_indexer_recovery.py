@@ -47,9 +47,9 @@ async def test_a_restart_reads_and_sends_nothing(
     opened: list[str] = []
     real = os.open
 
-    def note(path: str | bytes, *others: int) -> int:
+    def note(path: str | bytes, *others: int, dir_fd: int | None = None) -> int:
         opened.append(os.fsdecode(path))
-        return real(path, *others)
+        return real(path, *others, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", note)
     async with watching(fake, root) as watch:

@@ -13,7 +13,7 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aicockpit.indexer import ledger, reading
+from aicockpit.indexer import inside, ledger, reading
 from aicockpit.indexer.index import Batch, Index, blobs, wire
 from aicockpit.indexer.ledger import Entry, Ledger, LedgerBusy, bounded, inode
 from aicockpit.indexer.scan import Delta, RootGone, Stopped, Tree
@@ -34,14 +34,22 @@ def old(*paths: Path) -> None:
     time.sleep(reading.TICK_NS / 1e9 + 0.02)
 
 
+def read(path: Path, limit: int) -> reading.Read:
+    root = inside.open_root(os.fsencode(path.parent))
+    try:
+        return reading.read(root, os.fsencode(path.name), limit)
+    finally:
+        os.close(root)
+
+
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen: list[bytes] = []
     real = os.open
 
-    def note(path: bytes, *others: int) -> int:
-        if not path.endswith(b".git"):
+    def note(path: bytes, flags: int, *others: int, dir_fd: int | None = None) -> int:
+        if not path.endswith(b".git") and not flags & os.O_DIRECTORY:
             seen.append(os.path.basename(path))
-        return real(path, *others)
+        return real(path, flags, *others, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", note)
     return seen
@@ -114,7 +122,7 @@ def test_the_hash_is_that_of_the_bytes_while_a_file_is_rewritten(tmp_path: Path)
     writer.start()
     try:
         for _ in range(150):
-            found = reading.read(os.fsencode(path), 1 << 20)
+            found = read(path, 1 << 20)
             assert found.entry is not None
             assert found.entry.hash == xxhash.xxh3_128(found.data).digest()
             assert found.entry.ctime_ns == -1
@@ -129,8 +137,8 @@ def test_growing_past_the_limit_and_vanishing(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x" * 101)
     delta = tree.refresh([b"a"], quiet)
     assert (delta.entries, delta.content, dict(delta.left_out)) == ({b"a": None}, {b"a"}, {"large": 1})
-    assert reading.read(os.fsencode(tmp_path / "none"), 10).why == "gone"
-    assert reading.read(os.fsencode(tmp_path), 10).why == "special"
+    assert read(tmp_path / "none", 10).why == "gone"
+    assert read(tmp_path, 10).why == "special"
 
 
 def test_text_that_becomes_binary_is_removed_and_comes_back(tmp_path: Path) -> None:

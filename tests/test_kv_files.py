@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import tempfile
+import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +29,7 @@ def block(folder: Path, number: int, used: float, size: int = PAGE, place: str =
     path = folder / place / f"{number:064x}{end}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(os.urandom(size))
+    path.chmod(0o644)
     os.utime(path, (used, used))
     return path
 
@@ -57,6 +61,29 @@ def test_it_keeps_the_size_and_never_a_file_older_than_one_that_went(files: list
         assert done.removed == len(gone)
         assert not gone or not kept or max(gone) <= min(kept)
         assert before > size or not gone
+
+
+def test_each_look_has_the_kernel_note_the_next_read_too(tmp_path: Path) -> None:
+    """`relatime` would note but one read a day."""
+    path = block(tmp_path, 1, 1000)
+    flags = os.statvfs(path).f_flag
+    if flags & os.ST_NOATIME or not flags & os.ST_RELATIME:
+        pytest.skip("not mounted with relatime")
+    times = []
+    for look in (False, False, True):
+        if look:
+            assert trim(tmp_path, 1 << 30).removed == 0
+        time.sleep(0.02)
+        path.read_bytes()
+        times.append(path.stat().st_atime_ns)
+    assert times[0] == times[1] < times[2]
+    assert (path.stat().st_mtime, stat.S_IMODE(path.stat().st_mode)) == (1000, 0o644)
+    changed = path.stat().st_ctime_ns
+    trim(tmp_path, 1 << 30)
+    trim(tmp_path, 1 << 30)
+    again = path.stat().st_ctime_ns
+    trim(tmp_path, 1 << 30)
+    assert changed < again == path.stat().st_ctime_ns, "once for each read"
 
 
 def test_nothing_else_in_the_folder_is_touched(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -10,54 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from aicockpit.kvdisk import files
-from aicockpit.kvdisk.loader import SAMPLE_BLOCKS, Load, Loaded, Loader, Piece
-from aicockpit.kvdisk.meter import LoadMeter
+from aicockpit.kvdisk.loader import Loaded
 from aicockpit.kvdisk.shelf import Shelf
-from kvdisk_rig import PAYLOAD, Counted, Memory, block, name_of, shelf_in, store, until
-
-SIZE = files.room(PAYLOAD)
-
-
-class Rig(Counted):
-    """Thirty stored blocks and a loader, whose reads the test can hold up."""
-
-    def __init__(self, root: Path, *, bytes_per_s: float | None = None, stall_s: float = 5.0) -> None:
-        super().__init__()
-        self.shelf: Shelf = shelf_in(root)
-        self.memory = Memory()
-        self.meter = LoadMeter()
-        self.gate = threading.Event()
-        self.gate.set()
-        self.reading = threading.Event()
-        for number in range(30):
-            store(self.shelf, name_of(number), depth=number, now=1000)
-        self.loader = Loader(
-            self.shelf,
-            self.memory.blocks,
-            self.meter,
-            self.counts,
-            bytes_per_s=bytes_per_s,
-            stall_s=stall_s,
-            get=self._get,
-        )
-
-    def _get(self, handle: int, into: list[memoryview]) -> int:
-        self.reading.set()
-        assert self.gate.wait(20)
-        return os.readv(handle, into)
-
-    def start(self, request: str, numbers: range, block_s: float | None = None) -> None:
-        pieces = tuple(Piece(number + 10, name_of(number), number) for number in numbers)
-        self.loader.start(Load(request, pieces, block_s))
-
-    def ended(self, count: int = 1) -> list[Loaded]:
-        found: list[Loaded] = []
-        end = time.monotonic() + 10
-        while len(found) < count and time.monotonic() < end:
-            self.loader.wait(0.05)
-            found += self.loader.take()
-        return found
+from aicockpit.kvdisk.writer import Limits, Writer
+from kvdisk_load_rig import SIZE, Rig
+from kvdisk_rig import PAYLOAD, block, filler, name_of, until
 
 
 @pytest.fixture
@@ -117,20 +75,6 @@ def test_a_flawed_file_ends_the_load_there(rig: Rig, flaw: str) -> None:
         "written anew when computed"
     )
     assert rig.memory.read(13) == block(name_of(3))
-
-
-def test_a_load_slower_than_computing_is_cut_short(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, bytes_per_s=SIZE / 0.02)
-    rig.start("a", range(30), block_s=0.005)
-    (ended,) = rig.ended()
-    assert ended.failure == "slow"
-    assert len(ended.failed) == 30 - SAMPLE_BLOCKS
-    assert rig.memory.read(10 + SAMPLE_BLOCKS - 1) == block(name_of(SAMPLE_BLOCKS - 1))
-    rig.start("b", range(10), block_s=0.1)
-    assert rig.ended() == [Loaded("b", (), None)]
-    rig.start("c", range(SAMPLE_BLOCKS), block_s=0.005)
-    assert rig.ended() == [Loaded("c", (), None)], "so few are never worth cutting short"
-    rig.loader.close()
 
 
 def test_the_throttle_is_what_is_measured(tmp_path: Path) -> None:
@@ -220,3 +164,26 @@ def test_dropped_loads_are_told_as_failed_and_change_nothing(rig: Rig) -> None:
     rig.start("c", range(3))
     assert rig.ended() == [Loaded("c", (), None)]
     assert rig.memory.read(13) != block(name_of(3))
+
+
+@pytest.mark.parametrize(
+    ("problem", "healed"), [("EIO", True), ("EUCLEAN", True), ("ELOOP", True), ("EMFILE", False), ("ESTALE", False)]
+)
+def test_a_file_that_cannot_be_read_goes_and_one_that_is_not_to_blame_stays(
+    rig: Rig, problem: str, healed: bool
+) -> None:
+    path = Path(rig.shelf.path(name_of(2)))
+    if problem == "ELOOP":
+        path.rename(path.with_suffix(".real"))
+        path.symlink_to(path.with_suffix(".real"))
+    else:
+        rig.problems = [None, None, getattr(errno, problem)]
+    rig.start("a", range(5))
+    assert rig.ended() == [Loaded("a", (12, 13, 14), "unreadable")]
+    assert rig.shelf.has(name_of(2)) != healed
+    writer = Writer(rig.shelf, Limits(str(path.parents[3]), 1000 * SIZE, reserve=0), PAYLOAD, rig.counts)
+    writer.keep(name_of(2), 2, filler(2))
+    assert writer.flush(10)
+    writer.close()
+    rig.start("b", range(3))
+    assert rig.ended() == [Loaded("b", (), None)], "it was written anew, or is read again"

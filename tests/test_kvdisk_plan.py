@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aicockpit.kvdisk.chooser import PROBE_BLOCKS, choose
+from aicockpit.kvdisk.chooser import UNKNOWN_S, choose
 from aicockpit.kvdisk.config import Options, options
 from aicockpit.kvdisk.loader import Load, Piece
 from aicockpit.kvdisk.meter import (
@@ -24,32 +24,12 @@ from aicockpit.kvdisk.meter import (
     remember,
     remembered,
 )
-from aicockpit.kvdisk.plan import FRESH_S, Planner, Report, State, slowest
+from aicockpit.kvdisk.plan import FRESH_S, Report, State, slowest
 from aicockpit.kvdisk.worker import Rank, Work
-from kvdisk_rig import Memory, block, name_of, shelf_in, store, until
+from kvdisk_plan_rig import BLOCK, Rig
+from kvdisk_rig import Memory, block, name_of, shelf_in, until
 
-BLOCK = 32
 COMPUTE = ComputeRate(0.001, 0.0)
-
-
-class Rig:
-    """A planner over `ranks` shelves, and a clock."""
-
-    def __init__(self, root: Path, ranks: int = 1) -> None:
-        self.now = 1000.0
-        self.shelves = [shelf_in(root, rank) for rank in range(ranks)]
-        self.planner = Planner(self.shelves, BLOCK, clock=lambda: self.now)
-
-    def stored(self, count: int, rank: int = 0) -> None:
-        for number in range(count):
-            store(self.shelves[rank], name_of(number))
-
-    def admit(self, request: str, tokens: int, **wishes: object) -> None:
-        names = [name_of(number) for number in range(tokens // BLOCK)]
-        self.planner.admit(request, lambda: names, tokens, **wishes)  # type: ignore[arg-type]
-
-    def keeps(self, request: str, computed: int, blocks: Sequence[int] = range(100, 200)) -> list[Piece]:
-        return self.planner.step([(request, computed, lambda: blocks)]).keeps
 
 
 @pytest.fixture
@@ -89,10 +69,10 @@ def test_what_is_matched_is_loaded_into_the_blocks_behind_the_engines_own(rig: R
     rig.stored(10)
     rig.admit("a", 1000)
     tokens = rig.planner.matched("a", 2 * BLOCK)
-    rig.planner.allocated("a", range(50, 90), tokens)
+    rig.planner.allocated("a", range(50, 90), tokens or 0)
     rig.planner.allocated("a", range(50, 90), 0)
     (load,) = rig.planner.step([]).loads
-    assert load == Load("a", tuple(Piece(50 + at, name_of(at), at) for at in range(2, 10)), None)
+    assert load == Load("a", tuple(Piece(50 + at, name_of(at), at) for at in range(2, 10)), 0.0, UNKNOWN_S)
     assert rig.planner.step([]).loads == []
     assert rig.planner.choices == {"not measured": 1}
 
@@ -100,8 +80,10 @@ def test_what_is_matched_is_loaded_into_the_blocks_behind_the_engines_own(rig: R
 def test_a_queue_at_the_disk_makes_others_compute(rig: Rig) -> None:
     rig.stored(10)
     rig.planner.heard(Report(states={0: State(LoadRate(0.02, rig.now), COMPUTE)}))
-    for request in "abc":
-        rig.admit(request, 1000)
+    rig.stored(10, first=100)
+    rig.admit("a", 1000)
+    for request in "bc":
+        rig.admit(request, 1000, first=100)
     assert rig.planner.matched("a", 0) == 10 * BLOCK
     rig.planner.allocated("a", range(50, 90), 10 * BLOCK)
     assert rig.planner.matched("b", 0) == 0, "0.4 s at the disk, 0.32 s of computing"
@@ -215,11 +197,6 @@ def test_the_faster_way_is_chosen() -> None:
 def test_what_is_not_measured_is_tried() -> None:
     assert chosen(50, None) == (50, "not measured")
     assert chosen(50, 0.001, None) == (50, "not measured")
-
-
-def test_a_stale_measurement_is_renewed_with_a_few_blocks() -> None:
-    assert chosen(50, 0.1, now=1000 + STALE_S + 1) == (PROBE_BLOCKS, "probe")
-    assert chosen(1, 0.1, now=1000 + STALE_S + 1) == (1, "probe")
 
 
 def test_a_wish_is_a_limit_and_may_be_an_order() -> None:
@@ -345,7 +322,7 @@ def test_what_one_engine_kept_another_loads(tmp_path: Path) -> None:
     assert report.states[0].compute is not None, "how fast the first one computed is remembered"
     later.planner.heard(report)
     later.admit("b", 200, always=True)
-    later.planner.allocated("b", range(40, 60), later.planner.matched("b", 0))
+    later.planner.allocated("b", range(40, 60), later.planner.matched("b", 0) or 0)
     work = Work(loads=tuple(later.planner.step([]).loads))
     second.begin(work)
     second.end(work)
@@ -356,6 +333,27 @@ def test_what_one_engine_kept_another_loads(tmp_path: Path) -> None:
     assert stats["loaded_blocks"] == 6
     assert stats["load_bytes_per_second"] > 0
     second.close()
+
+
+def test_the_speed_of_computing_is_left_to_the_next_engine_at_once_and_not_by_the_engines_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def told(path: str, rate: ComputeRate) -> None:
+        threads.append(threading.current_thread().name)
+        remember(path, rate)
+
+    monkeypatch.setattr("aicockpit.kvdisk.worker.remember", told)
+    worker = rank(tmp_path, Memory())
+    for _ in range(3):
+        worker.begin(Work(prompt_tokens=200, mean_position=100))
+        worker.end(Work(prompt_tokens=200, mean_position=100))
+    memory = Path(shelf_in(tmp_path).folder, "speed.json")
+    until(memory.exists)
+    worker.close()
+    assert remembered(str(memory)) is not None
+    assert set(threads) == {"kvdisk-writer"}
 
 
 def test_a_failed_load_is_told_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from aicockpit.kvdisk import files
 from aicockpit.kvdisk.keys import Identity, adapter_stamp, block_name, weights_stamp, written_since
-from aicockpit.kvdisk.shelf import PARTIAL_LIMIT_S, PrivateError, make_private, make_root, sweep
+from aicockpit.kvdisk.shelf import PARTIAL_LIMIT_S, PrivateError, held, make_private, make_root, sweep
 from kvdisk_rig import PAYLOAD, name_of, shelf_in, store
 
 SIZE = files.room(PAYLOAD)
@@ -51,21 +51,70 @@ def test_a_link_is_not_taken_for_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o755
 
 
-def test_a_root_that_everyone_may_write_in_is_refused_and_an_own_one_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_root_that_others_may_write_in_is_refused_and_an_own_one_stays_as_it_is(tmp_path: Path) -> None:
     make_root(str(tmp_path / "new" / "kv"))
     assert (tmp_path / "new" / "kv").stat().st_mode & 0o777 == 0o700
     root = tmp_path / "home"
     root.mkdir()
     (tmp_path / "link").symlink_to("home")
-    for mode, fine in ((0o755, True), (0o775, True), (0o1777, True), (0o777, False)):
+    cases = ((0o755, ""), (0o775, "its group"), (0o2775, "its group"), (0o1775, ""), (0o1777, ""), (0o777, "everyone"))
+    for mode, who in cases:
         root.chmod(mode)
         for way in (root, tmp_path / "link"):
-            if fine:
-                make_root(str(way))
-            else:
-                with pytest.raises(PrivateError, match="everyone may write"):
+            if who:
+                with pytest.raises(PrivateError, match=f"{who} may write in .*chmod go-w"):
                     make_root(str(way))
+            else:
+                make_root(str(way))
         assert root.stat().st_mode & 0o7777 == mode
+
+
+@pytest.mark.parametrize(("mode", "owner", "fine"), [(0o775, 65534, False), (0o755, 65534, False), (0o755, 0, True)])
+def test_a_root_of_another_user_is_refused(tmp_path: Path, mode: int, owner: int, fine: bool) -> None:
+    if os.geteuid():
+        pytest.skip("only root gives folders away")
+    root = tmp_path / "theirs"
+    root.mkdir()
+    root.chmod(mode)
+    os.chown(root, owner, owner)
+    shelf = replace(shelf_in(tmp_path), folder=str(root / "model" / "r0"))
+    if fine:
+        store(shelf, name_of(1))
+        return
+    for way in (root, tmp_path / "link"):
+        if way != root:
+            way.symlink_to("theirs")
+        with pytest.raises(PrivateError, match=rf"{way} belongs to another user \(uid 65534\).*folder of its own"):
+            make_root(str(way))
+    with pytest.raises(PrivateError):
+        store(shelf, name_of(1))
+    assert not list(root.iterdir()), "nothing is written where they could take it"
+    make_root(str(root / "kv"))
+    assert ((root / "kv").stat().st_uid, (root / "kv").stat().st_mode & 0o777) == (0, 0o700)
+
+
+def test_a_folder_that_its_owner_exchanges_is_not_written_into(tmp_path: Path) -> None:
+    """Someone who may rename our root puts one of theirs in its place while an engine runs."""
+    if os.geteuid():
+        pytest.skip("only root gives folders away")
+    root = tmp_path / "kv"
+    shelf = shelf_in(root)
+    store(shelf, name_of(1))
+    root.rename(tmp_path / "kept")
+    planted = shelf_in(root)
+    os.chown(root, 65534, 65534)
+    with pytest.raises(PrivateError, match="belongs to another user"):
+        store(planted, name_of(2))
+    assert not list(root.rglob("*.kv"))
+
+
+def test_what_counts_is_told_without_a_look_at_other_things(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path)
+    for number in range(3):
+        store(shelf, name_of(number))
+    (tmp_path / "letter.txt").write_bytes(bytes(9 * SIZE))
+    assert held(str(tmp_path)) == sweep(str(tmp_path), 100 * SIZE).held == 3 * SIZE
+    assert held(str(tmp_path / "missing")) == 0
 
 
 def test_below_the_cap_nothing_is_removed(tmp_path: Path) -> None:

@@ -327,3 +327,16 @@ def test_close_writes_what_is_waiting(tmp_path: Path) -> None:
     rig.writer.close()
     assert all(rig.shelf.has(name_of(number)) for number in range(30))
     assert not [thread for thread in threading.enumerate() if thread.name == "kvdisk-writer"]
+
+
+def test_chores_are_done_on_the_writers_thread(rig: Rig) -> None:
+    done: list[str] = []
+    rig.writer.later(lambda: done.append(threading.current_thread().name))
+    until(lambda: done == ["kvdisk-writer"])
+    rig.gate.clear()
+    rig.keep(1)
+    rig.writer.later(lambda: done.append("before it ends"))
+    rig.gate.set()
+    rig.writer.close()
+    assert done[1:] == ["before it ends"]
+    assert rig.shelf.has(name_of(1))

@@ -230,28 +230,6 @@ def test_flags_that_contradict_the_wish_are_refused(
     assert argv[-len(args) :] == args
 
 
-def test_files_of_another_model_are_another_folder(tmp_path: Path) -> None:
-    one, other = model(tmp_path, "one"), model(tmp_path, "other")
-    first = tier.mark(one, "0.32.0", (), ())
-    assert first == tier.mark(one, "0.32.0", ("--max-num-seqs", "8"), (("HF_HOME", "/x"),))
-    (other / "model.safetensors").write_bytes(b"other weights")
-    changed = [
-        tier.mark(other, "0.32.0", (), ()),
-        tier.mark(one, "0.33.0", (), ()),
-        tier.mark(one, None, (), ()),
-        tier.mark(one, "0.32.0", ("--hf-overrides", '{"rope_parameters": {"factor": 4}}'), ()),
-        tier.mark(one, "0.32.0", ("--attention-backend", "FLASHINFER"), ()),
-        tier.mark(one, "0.32.0", (), (("VLLM_KV_CACHE_LAYOUT", "HND"),)),
-    ]
-    assert len({first, *changed}) == 1 + len(changed)
-
-
-def test_a_snapshot_is_known_by_its_commit_wherever_it_lies(tmp_path: Path) -> None:
-    here, there = model(tmp_path / "a", "0" * 40), model(tmp_path / "b", "0" * 40)
-    os.utime(there / "model.safetensors", (1, 1))
-    assert tier.mark(here, "0.32.0", (), ()) == tier.mark(there, "0.32.0", (), ())
-
-
 THEIRS = """
 import inspect, json, os, sys, types
 from vllm.config import CacheConfig, KVTransferConfig, VllmConfig

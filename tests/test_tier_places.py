@@ -201,8 +201,9 @@ def test_the_doctor_measures_the_room(tmp_path: Path) -> None:
     disk = settings(tmp_path, MODEL_NAME="a/m", GPU_COUNT="0", AICOCKPIT_KV_TIER="disk:1000TiB")
     assert f"{tmp_path}/state/kv may grow to" in look(disk)["kv-tier.room"].found
     folder = tmp_path / "kv"
-    folder.mkdir()
-    (folder / "block.kv").write_bytes(os.urandom(3 << 20))
+    block = folder / f"m-{'ab' * 16}" / "r0" / "cd" / f"{'cd' * 32}.kv"
+    block.parent.mkdir(parents=True)
+    block.write_bytes(os.urandom(3 << 20))
     small = settings(tmp_path, MODEL_NAME="a/m", GPU_COUNT="0", AICOCKPIT_KV_TIER=f"disk:1MiB:{folder}")
     assert look(small)["kv-tier.room"].found == f"{folder} holds 3.0 MiB of 1.0 MiB"
     fine = settings(tmp_path, MODEL_NAME="a/m", GPU_COUNT="0", AICOCKPIT_KV_TIER=f"disk:4MiB:{folder}")

@@ -243,13 +243,13 @@ def _taken(engines: Sequence[Engine]) -> Mapping[str, int]:
 
 
 def _differs(one: EngineSpec, other: EngineSpec) -> bool:
-    """Would the process be another one? How long it stays in memory is no part of it, nor which cores it was dealt."""
+    """Would the process be another one? How long it stays in memory, its role and its cores are no part of it."""
     return _process_of(one) != _process_of(other)
 
 
 def _process_of(spec: EngineSpec) -> EngineSpec:
     env = tuple(pair for pair in spec.env if pair[0] != command.CORES)
-    return replace(spec, residence=Residence(), predicted_kv_tokens=None, env=env)
+    return replace(spec, residence=Residence(), predicted_kv_tokens=None, env=env, role="")
 
 
 def told(changes: Changes) -> Mapping[str, list[str]]:

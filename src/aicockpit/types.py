@@ -126,7 +126,10 @@ class Residence:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """How to start one supervised engine: what `recipes/command.py` decides and `engines/` runs."""
+    """How to start one supervised engine: what `recipes/command.py` decides and `engines/` runs.
+
+    `role`: what its model is for, "" when nobody said; no part of the process.
+    """
 
     name: str
     model: str
@@ -138,3 +141,4 @@ class EngineSpec:
     kv_events: KvEventsAddress | None = None
     residence: Residence = field(default_factory=Residence)
     predicted_kv_tokens: int | None = None
+    role: str = ""

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aicockpit.engines.engine import Engine
-from aicockpit.errors import AicockpitError, SettingError
+from aicockpit.errors import AicockpitError, NotReady, SettingError
 from aicockpit.gateway.folders import Folders
 from aicockpit.gateway.forward import Forwarder
-from aicockpit.gateway.layouts import tokenize
+from aicockpit.gateway.layouts import Unrendered, tokenize
 from aicockpit.gateway.server import Workspaces
 from aicockpit.gateway.voices import Voice, Voices
 from aicockpit.gateway.warm_metrics import Figure
@@ -26,7 +27,9 @@ from aicockpit.prompts.tokens import load
 from aicockpit.settings import Settings
 from aicockpit.types import KvEventsAddress
 from aicockpit.workspace.builder import Builder
-from aicockpit.workspace.builds import ModelSpec
+from aicockpit.workspace.builds import KINDS, ModelSpec
+from aicockpit.workspace.desk import RenderRefused
+from aicockpit.workspace.eligible import Eligible
 from aicockpit.workspace.epochs import Contexts
 from aicockpit.workspace.prefetch import EventSource, Prefetcher, PrefetchLimits
 from aicockpit.workspace.store import Store, StoreLimits
@@ -56,6 +59,7 @@ class WarmSide:
         self.prefetchers: dict[str, Prefetcher] = {}
         # Where each of them listens: a reload may have changed it.
         self._heard: dict[str, KvEventsAddress | None] = {}
+        self._eligible = Eligible(self.wake)
         self._builder = Builder(self.store.folder)
         self.contexts = Contexts(
             self.store,
@@ -94,14 +98,16 @@ class WarmSide:
         self.folders.begin(await asyncio.to_thread(path.resolve), name, fixed=True)
 
     def _follow_fleet(self, forwarder: Forwarder) -> None:
-        """A prefetcher for each engine that there is; those of engines that are gone end."""
+        """A prefetcher for each engine that can be kept warm; those of engines that are gone end."""
         limits = PrefetchLimits(step_s=self._settings.prefetch_step)
+        self._eligible.look(self._engines)
+        kept = [engine for engine in self._engines if self._eligible.warmed(engine)]
         for name, one in list(self.prefetchers.items()):
-            if one.engine not in self._engines or self._heard[name] != one.engine.kv_events:
+            if one.engine not in kept or self._heard[name] != one.engine.kv_events:
                 del self.prefetchers[name]
                 self.warmth.forget(name)
                 self._launch(one.close(), f"close prefetcher of {name}")
-        for engine in self._engines:
+        for engine in kept:
             if engine.name in self.prefetchers:
                 continue
             events = self._heard[engine.name] = engine.kv_events
@@ -155,6 +161,7 @@ class WarmSide:
 
     async def close(self) -> None:
         await self.folders.close()
+        await self._eligible.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -167,9 +174,20 @@ class WarmSide:
     # Models.
 
     def _models(self) -> list[ModelSpec]:
-        """Every served model, by the first of its names."""
+        """Every served model that prompts are made for, by the first of its names."""
         names = dict.fromkeys(engine.served_names[0] for engine in self._engines if engine.served_names)
-        return [self._spec(name, engine) for name in names if (engine := self._serving(name)) is not None]
+        return [spec for name in names if (spec := self._wanted(name)) is not None]
+
+    def _wanted(self, name: str) -> ModelSpec | None:
+        """None: it has no lane. Without a folder, and with the reason, while none of its engines can be kept warm."""
+        engines = [engine for engine in self._engines if engine.served_names[:1] == (name,)]
+        lanes = {kind for engine in engines for kind in self._eligible.lanes(engine)}
+        if not lanes:
+            return None
+        kinds = tuple(kind for kind in KINDS if kind in lanes)
+        spec = replace(self._spec(name, engines[0]), kinds=kinds)
+        reasons = [self._eligible.why_not(engine) for engine in engines]
+        return replace(spec, folder=None, why_not=reasons[0]) if all(reasons) else spec
 
     def _serving(self, model: str) -> Engine | None:
         """The first engine whose first name this is: what it says of the model counts for all."""
@@ -224,15 +242,20 @@ class WarmSide:
     async def _render(self, engine_name: str, model: str, text: str) -> tuple[int, ...]:
         """The token ids that every conversation with this system text begins with, by the engine's own template.
 
-        Rendered once without and once with a system message of the client's. Raises AicockpitError.
+        Rendered once without and once with a system message of the client's. RenderRefused is a final answer of it.
         """
-        engine = next(engine for engine in self._engines if engine.name == engine_name)
+        engine = next((engine for engine in self._engines if engine.name == engine_name), None)
+        if engine is None:  # a reload took it out, and nobody has followed yet
+            raise NotReady(f"there is no engine {engine_name} any more")
         conversations: tuple[list[dict[str, str]], ...] = (
             [{"role": "user", "content": "a"}],
             [{"role": "system", "content": "b"}, {"role": "user", "content": "c"}],
         )
         fields = [{"messages": with_context(one, text)} for one in conversations]
-        rendered = [await tokenize(engine, model, one, _RENDER_WAIT_S) for one in fields]
+        try:
+            rendered = [await tokenize(engine, model, one, _RENDER_WAIT_S) for one in fields]
+        except Unrendered as error:
+            raise RenderRefused(str(error)) from error
         return stable_head(*rendered)
 
 

@@ -1,18 +1,32 @@
-"""Which tiers for KV are possible here and why, and whether there is room for the one that is asked for. It looks at
-folders and asks nobody; `recipes/tier.py` decides."""
+"""Which tiers for KV are possible here and why, whether there is room for the one that is asked for, and whether its
+folder or its server can be used. `recipes/tier.py` decides, `kvdisk` judges folders: as a start does,
+but nothing is made.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import stat
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aicockpit.console import size
 from aicockpit.doctor.finding import Finding, Mark
+from aicockpit.doctor.lmcache import look
+from aicockpit.errors import AicockpitError, SettingError
+from aicockpit.hardware import shape
 from aicockpit.hardware.machine import Host, Snapshot
-from aicockpit.recipes import tier
+from aicockpit.hardware.shape import ShapeUnknown
+from aicockpit.kvdisk import shelf
+from aicockpit.kvdisk.ledger import Ledger
+from aicockpit.models import kv_files, remote
+from aicockpit.models.hub import Hub
+from aicockpit.models.locate import is_path
+from aicockpit.recipes import lmcache, tier
 from aicockpit.recipes.fleet import ROLES_WITHOUT_KV, FleetModel
 from aicockpit.settings import Settings
 from aicockpit.types import KvTier
@@ -21,30 +35,152 @@ _NOMINAL = 16 << 30  # any size: what is possible does not depend on it
 _KINDS = (KvTier("cpu", _NOMINAL), KvTier("disk", _NOMINAL), KvTier("lmcache"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """What one model wants, and where it runs."""
+
+    model: FleetModel
+    wish: KvTier
+    place: tier.Place
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.place.platform != "cpu"
+
+    def folder(self, settings: Settings) -> Path:
+        return self.wish.path or tier.folder(settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Of one model, or of what several use. `fix`: what to do unless it is ok."""
+
+    found: str
+    mark: Mark = "ok"
+    fix: str = ""
+
+
 def findings(settings: Settings, models: Sequence[FleetModel], machine: Snapshot) -> Iterator[Finding]:
     """The row `kv-tier`, and `kv-tier.room` where one is asked for and its room is short."""
-    asked = [(m, wish) for m in models if (wish := _wish(m, settings)).kind != "none"]
-    here = _place(settings, bool(machine.gpus), machine)
+    asked = [
+        _Ask(m, wish, _place(settings, m.gpus != 0 and bool(machine.gpus), machine))
+        for m in models
+        if (wish := _wish(m, settings)).kind != "none"
+    ]
     if not asked:
-        yield Finding("kv-tier", "KV tier", "ok", _possible(settings, here))
+        yield Finding("kv-tier", "KV tier", "ok", _possible(settings, _place(settings, bool(machine.gpus), machine)))
         return
-    told, fixes, memory, shared = [], [], 0, 0
-    for m, wish in asked:
-        place = _place(settings, m.gpus != 0 and bool(machine.gpus), machine)
-        why = tier.conflict(wish, (*settings.engine_args, *m.args))
-        found = tier.NoTier(why, "see docs/kv-tiers.md") if why else tier.decide(wish, place, tier.folder(settings))
+    told: list[_Told] = []
+    used: list[_Ask] = []
+    memory, shared = 0, 0
+    for ask in asked:
+        m, wish = ask.model, ask.wish
+        found = _decided(ask, settings)
         if isinstance(found, tier.NoTier):
-            told.append(f"{wish} for {m.served}: {found.why}")
-            fixes.append(found.instead)
+            told.append(_Told(f"{wish} for {m.served}: {found.why}", "bad", found.instead))
             continue
-        told.append(f"{wish.kind} for {m.served}: {found.reason}")
+        told.append(_Told(f"{wish.kind} for {m.served}: {found.reason}"))
+        used.append(ask)
         memory, shared = memory + m.replicas * found.memory, shared + m.replicas * found.shared
-    mark: Mark = "bad" if fixes else "ok"
-    yield Finding("kv-tier", "KV tier", mark, "; ".join(dict.fromkeys(told)), "; ".join(dict.fromkeys(fixes)))
-    short = [*_memory(machine.host, memory, shared), *_folders(settings, [wish for _, wish in asked])]
+    told += [*_refused(settings, used), *_server(settings, used, machine)]
+    marks = {one.mark for one in told}
+    mark: Mark = "bad" if "bad" in marks else "warn" if "warn" in marks else "ok"
+    yield Finding("kv-tier", "KV tier", mark, _joined(one.found for one in told), _joined(one.fix for one in told))
+    short = [*_memory(machine.host, memory, shared), *_rooms(settings, used)]
     if short:
-        lacks, fixes = [lack for lack, _ in short], list(dict.fromkeys(fix for _, fix in short))
-        yield Finding("kv-tier.room", "KV tier's room", "warn", "; ".join(lacks), "; ".join(fixes))
+        lacks, fixes = _joined(lack for lack, _ in short), _joined(fix for _, fix in short)
+        yield Finding("kv-tier.room", "KV tier's room", "warn", lacks, fixes)
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return "; ".join(text for text in dict.fromkeys(texts) if text)
+
+
+def _decided(ask: _Ask, settings: Settings) -> tier.Tier | tier.NoTier:
+    """As a start decides it, without the model's own folder."""
+    given, folder = (*settings.engine_args, *ask.model.args), tier.folder(settings)
+    if why := tier.conflict(ask.wish, given):
+        return tier.NoTier(why, "see docs/kv-tiers.md")
+    found = tier.decide(ask.wish, ask.place, folder)
+    if isinstance(found, tier.NoTier) or ask.wish.kind != "disk" or ask.on_gpu:
+        return found
+    try:
+        return tier.wanted(ask.model.served, ask.wish, ask.place, folder, given, "", _layers(ask.model.model, settings))
+    except SettingError as error:
+        why, _, fix = str(error).rpartition(" cannot be had: ")[2].partition(". ")
+        return tier.NoTier(why, fix or "see docs/kv-tiers.md")
+
+
+def _layers(model: str, settings: Settings) -> Collection[str]:
+    """Kinds of the model's layers as files on this machine tell them; none where they do not: the start will know."""
+    try:
+        if is_path(model):
+            return shape.local(Path(os.path.expanduser(model))).layer_kinds
+        name, _, revision = model.partition("@")
+        hub = replace(Hub.of_environment(settings.hf_token), offline=True)
+        return remote.look(hub, name, revision, settings.state_dir / "shapes").shape.layer_kinds
+    except (AicockpitError, ShapeUnknown, OSError):
+        return ()
+
+
+def _refused(settings: Settings, asked: Sequence[_Ask]) -> Iterator[_Told]:
+    """Folders that an engine cannot use, or others can change, each once."""
+    seen = set()
+    for ask in asked:
+        folder = ask.folder(settings)
+        if ask.wish.kind == "disk" and (folder, ask.on_gpu) not in seen:
+            seen.add((folder, ask.on_gpu))
+            yield from _flaw(folder, ask)
+
+
+def _flaw(folder: Path, ask: _Ask) -> Iterator[_Told]:
+    fix = "name a new folder of yours: disk:SIZE:FOLDER"
+    there = _nearest(folder)
+    if not os.path.isdir(there):
+        yield _Told(f"{there} is not a folder", "bad", fix)
+        return
+    if there == folder:
+        try:
+            shelf.check_root(str(folder))
+            if not ask.on_gpu and os.path.lexists(folder / ".lock"):  # else the check would make it
+                Ledger(str(folder), ask.wish.bytes).check()
+        except OSError as error:
+            # On GPUs a start refuses only what everyone may write in; with the rest it works, for others too.
+            yield _Told(str(error), "warn" if ask.on_gpu and not _open_to_all(folder) else "bad", fix)
+            return
+    if not os.access(there, os.R_OK * (there == folder) | os.W_OK | os.X_OK):
+        if not ask.on_gpu and there == folder and shelf.held(str(folder)):
+            yield _Told(f"{folder} can be read and not written: nothing new is stored", "warn", fix)
+        else:
+            yield _Told(f"{folder} cannot be written", "bad", fix)
+
+
+def _open_to_all(folder: Path) -> bool:
+    try:
+        mode = folder.stat().st_mode
+    except OSError:
+        return False
+    return bool(mode & stat.S_IWOTH and not mode & stat.S_ISVTX)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there, as far as this user can see."""
+    return next((one for one in (folder, *folder.parents) if os.path.lexists(one)), Path("/"))
+
+
+def _server(settings: Settings, asked: Sequence[_Ask], machine: Snapshot) -> Iterator[_Told]:
+    """LMCache's, which all engines of this machine use."""
+    wish = next((ask.wish for ask in asked if ask.wish.kind == "lmcache"), None)
+    if wish is None:
+        return
+    memory = machine.host.memory if machine.host else None
+    known = [one for one in (memory.total, memory.limit) if one is not None] if memory else []
+    there = _nearest(wish.path or settings.state_dir)
+    free = shutil.disk_usage(there).free if os.path.isdir(there) else None
+    server = lmcache.server(wish, settings.state_dir, min(known, default=None), free, settings.port)
+    fix = f"start lmcache=={lmcache.VERSION} before the engines: {server.command}"
+    answer = look(server)
+    yield _Told(answer.found, answer.mark, "" if answer.mark == "ok" else fix)
 
 
 def _wish(m: FleetModel, settings: Settings) -> KvTier:
@@ -86,21 +222,36 @@ def _memory(host: Host | None, memory: int, shared: int) -> Iterator[tuple[str, 
         yield f"vLLM keeps {size(shared)} in /dev/shm, which has {size(shm)}", fix
 
 
-def _folders(settings: Settings, wishes: Sequence[KvTier]) -> Iterator[tuple[str, str]]:
-    for folder, room in tier.folders(wishes, settings).items():
-        there = next(one for one in (folder, *folder.parents) if one.exists())
-        if not os.access(there, os.W_OK | os.X_OK):
-            yield f"{folder} cannot be written", "name a folder of yours: disk:SIZE:FOLDER"
+def _rooms(settings: Settings, asked: Sequence[_Ask]) -> Iterator[tuple[str, str]]:
+    """Engines on GPUs and those on the CPU each keep to the size by their own files; other things in the folder count
+    nothing, and stay."""
+    grown: dict[Path, tuple[int, int]] = {}
+    for on_gpu in (False, True):
+        wishes = [ask.wish for ask in asked if ask.on_gpu == on_gpu]
+        for folder, room in tier.folders(wishes, settings).items():
+            held = _held(folder, on_gpu)
+            if held > room:
+                fix = "a running server removes what is unused the longest"
+                yield f"{folder} holds {size(held)} of {size(room)}", fix
+            most, more = grown.get(folder, (0, 0))
+            grown[folder] = most + room, more + max(room - held, 0)
+    for folder, (most, more) in grown.items():
+        there = _nearest(folder)
+        if not os.path.isdir(there):
             continue
-        held = sum(_sizes(folder))
         free = shutil.disk_usage(there).free
-        if held > room:
-            yield (
-                f"{folder} holds {size(held)} of {size(room)}",
-                "a running server removes what is unused the longest",
-            )
-        elif free < room - held:
-            yield f"{folder} may grow to {size(room)}, and {size(free)} are free", "ask for less in `kv_tier`"
+        if free < more:
+            other = sum(_sizes(folder)) - sum(_held(folder, on_gpu) for on_gpu in (False, True))
+            beside = f"; other things in it take {size(other)}, which stays" if other >= 1 << 20 else ""
+            yield f"{folder} may grow to {size(most)}, and {size(free)} are free{beside}", "ask for less in `kv_tier`"
+
+
+def _held(folder: Path, on_gpu: bool) -> int:
+    """Bytes that count and that a server removes where they are too many."""
+    if on_gpu:
+        # Of an endless size and before all time, so that nothing goes.
+        return kv_files.trim(folder, sys.maxsize, -math.inf).held
+    return shelf.held(str(folder))
 
 
 def _sizes(folder: Path) -> Iterator[int]:
@@ -108,6 +259,6 @@ def _sizes(folder: Path) -> Iterator[int]:
     for place, _, names in os.walk(folder):
         for name in names:
             try:
-                yield os.stat(os.path.join(place, name)).st_blocks * 512
+                yield os.stat(os.path.join(place, name), follow_symlinks=False).st_blocks * 512
             except OSError:
                 continue

@@ -1,8 +1,8 @@
 """One engine as the rest of the program sees it. A supervised child and an external URL look the same here.
 
-Who writes what: `state`, `stage`, `reason` belong to the engine's one owner task (`process.py`, `external.py`);
-`load`, `used`, `pace`, `progress` and `breaker` belong to the request path (`gateway/forward.py`), but a start that
-succeeded closes the breaker; `waits` and `waiting` belong to the swapper. Everybody may read.
+Who writes what: `state`, `stage`, `reason` and `answers` belong to the engine's one owner task (`process.py`,
+`external.py`); `load`, `used`, `pace`, `progress` and `breaker` belong to the request path (`gateway/forward.py`), but
+a start that succeeded closes the breaker; `waits` and `waiting` belong to the swapper. Everybody may read.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Load:
 class Engine:
     """See the module. `cards`: what its /v1/models says, by name. `progress` moves while answers arrive.
 
+    `role`: what the fleet file has it for ("" when it does not say), `answers`: the route on which it has answered for
+    the first time in this life, which tells whether it generates ("" when none did).
     `files`: the folder of its model, where it is known. `pace`: seconds that a request adds to the wait of the next
     one, a moving average. `generation` grows each time it becomes ready with an empty cache, `start_s` is how long
     that took the last time. `kv_tokens`: its KV cache as it says, and as was predicted. `used`: when a user's request
@@ -77,6 +79,8 @@ class Engine:
     served_names: tuple[str, ...] = ()
     cards: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     supervised: bool = True
+    role: str = ""
+    answers: str = ""
     files: str = ""
     kv_events: KvEventsAddress | None = None
     state: EngineState = EngineState.STOPPED

@@ -76,6 +76,7 @@ class ExternalEngine:
         while True:
             canary = await self._until_works()
             self.error = None
+            self.engine.answers = canary.path
             self.engine.generation += 1
             self.engine.breaker.succeeded()
             self._set(EngineState.READY, "")

@@ -146,6 +146,7 @@ class Starter:
                 canary, cards = ready.result()
             except Locked as error:
                 raise self.failure(_LOCKED) from error
+            self._engine.answers = canary.path
             self._serves(cards)
             await self._read_kv()
             return canary
@@ -188,7 +189,7 @@ class Starter:
         engine, known = self._engine, self.spec.served_names
         learned = [name for name in engine.cards if engine.ready and name not in known]
         engine.served_names = tuple(dict.fromkeys((*spec.served_names, *learned)))
-        engine.files, engine.kv_events = spec.model, spec.kv_events
+        engine.role, engine.files, engine.kv_events = spec.role, spec.model, spec.kv_events
         self.spec, self._environ = spec, environ
 
     async def refresh(self) -> None:

@@ -215,6 +215,7 @@ class Supervisor:
             address,
             Upstream(address, settings.connect_wait),
             spec.served_names,
+            role=spec.role,
             files=spec.model,
             kv_events=spec.kv_events,
             residence=spec.residence,

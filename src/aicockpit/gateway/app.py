@@ -173,8 +173,9 @@ class Gateway:
         if slot:
             self.slots.take(caller.id, slot, visit)
         try:
-            with self.forwarder.arrivals.one():
-                exchange = visit.exchange = await openai.exchange(call, self.directory, caller, self.joiner)
+            arrivals = self.forwarder.arrivals
+            with arrivals.one():
+                exchange = visit.exchange = await openai.exchange(call, self.directory, caller, self.joiner, arrivals)
             await self.forwarder.forward(exchange, send, connection.answer)
             visit.status = exchange.status
         finally:

@@ -19,6 +19,18 @@ class Arrivals:
         try:
             yield
         finally:
-            self.count -= 1
-            if not self.count:
-                self._empty()
+            self._leave()
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Within `one`: it waits for a model to come into memory, perhaps for minutes. No step is in its way."""
+        self._leave()
+        try:
+            yield
+        finally:
+            self.count += 1
+
+    def _leave(self) -> None:
+        self.count -= 1
+        if not self.count:
+            self._empty()

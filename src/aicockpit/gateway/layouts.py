@@ -29,6 +29,8 @@ _REFUSED_S = 5.0
 # Tokens at the end of the context that may be joined to what follows it; no block of the cache is lost by them.
 _EDGE = 4
 _LONGEST_ARGUMENTS = 4096
+# Answers of the class of refusals that mean: not now.
+_LATER = (408, 425, 429)
 _TEXT = system_text((("probe/a.py", "def first(a: int) -> str: ...\n"), ("probe/b.py", "LIMIT = 5\n")), "probe")
 _TOOL = {
     "type": "function",
@@ -130,13 +132,18 @@ class _Tokenized(msgspec.Struct):
     tokens: list[int]
 
 
+class Unrendered(BadGateway):
+    """An engine refused to render (4xx): it will answer the same for as long as it lives."""
+
+
 async def tokenize(engine: Engine, model: str, fields: Mapping[str, object], limit_s: float = _WAIT_S) -> list[int]:
-    """A conversation in the engine's own template, as token ids. Raises AicockpitError."""
+    """A conversation in the engine's own template, as token ids. Raises AicockpitError, Unrendered above all."""
     body = msgspec.json.encode({"model": model, "add_generation_prompt": True, **fields})
     status, raw = await engine.upstream.fetch("POST", "/tokenize", body, limit_s=limit_s)
     if status != 200:
         shown = " ".join(raw[:300].decode("utf-8", "replace").split())
-        raise BadGateway(f"engine {engine.name} answered {status} to /tokenize: {shown}")
+        refused = 400 <= status < 500 and status not in _LATER
+        raise (Unrendered if refused else BadGateway)(f"engine {engine.name} answered {status} to /tokenize: {shown}")
     try:
         return msgspec.json.decode(raw, type=_Tokenized).tokens
     except msgspec.MsgspecError as error:

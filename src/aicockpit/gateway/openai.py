@@ -6,6 +6,7 @@ reset, shutdown, weights, profiling, `/invocations`, which dispatches to any of 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import msgspec
 from aicockpit.engines.client import Headers
 from aicockpit.engines.engine import Engine
 from aicockpit.errors import NotFound
+from aicockpit.gateway.arrivals import Arrivals
 from aicockpit.gateway.ask import ask_of
 from aicockpit.gateway.auth import Caller
 from aicockpit.gateway.body import Skim, edit_json, multipart_model, refuse_encoded, skim_json
@@ -129,8 +131,13 @@ def workspace_card(directory: Directory, created: int, model: str, workspace: st
     return {**card, "id": f"{model}@{workspace}", "root": model, "workspace": workspace}
 
 
-async def exchange(call: Call, directory: Directory, caller: Caller, joiner: Joiner | None) -> Exchange:
-    """A request as an exchange. Raises BadRequest, NotFound, NotReady, UnsupportedEncoding."""
+async def exchange(
+    call: Call, directory: Directory, caller: Caller, joiner: Joiner | None, arrivals: Arrivals | None = None
+) -> Exchange:
+    """A request as an exchange. `arrivals` count it, but not while it waits for a model to come into memory.
+
+    Raises BadRequest, NotFound, NotReady, UnsupportedEncoding.
+    """
     route = ROUTES.get(call.path)
     if route is None:
         return await _stored_exchange(call, directory)
@@ -155,7 +162,9 @@ async def exchange(call: Call, directory: Directory, caller: Caller, joiner: Joi
             first = engines[0].served_names[0]
             engines = [engine for engine in engines if engine.served_names[0] == first]
             if joiner.waker is not None:  # how its prompts are made is known once it has been ready
-                await awake(joiner.waker, engines)
+                there = any(engine.ready for engine in engines)
+                with contextlib.nullcontext() if arrivals is None or there else arrivals.away():
+                    await awake(joiner.waker, engines)
             why_not = "a LoRA module has no warm context" if engines[0].cards.get(model, {}).get("parent") else ""
             composer = await joiner.join(ask, call.path, body, edits, first, caller, engines, why_not)
         else:

@@ -43,7 +43,8 @@ class Options:
     `gateway`: http://host:port, https://host or unix:/path/gateway.sock. `state`: a folder for the ledger. `name`: of
     the workspace; by default the folder's. `limit`: bytes of the largest file that is sent. `quiet_s`, `wait_s`: a save
     is pushed so long after the last event, and so long after the first at the latest. `poll_s`: between two looks
-    where there are no events. `answer_s`: how long the gateway may take for an answer.
+    where there are no events. `answer_s`: how long the gateway may take for an answer. `ask_s`: while nothing
+    changes, the gateway is asked so often whether it still has everything.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Options:
     polling: bool = False
     poll_s: float = 2.0
     answer_s: float = 60.0
+    ask_s: float = 300.0
 
     def __post_init__(self) -> None:
         if not self.path.is_dir():
@@ -262,13 +264,14 @@ class _Agent:
 
     async def _push(self, index: Index) -> None:
         """Knowledge becomes the gateway's."""
-        backoff = Backoff()
+        backoff, begun = Backoff(), False
         pusher = Pusher(self.gateway, index, self._in_index, functools.partial(self._progress, "push"))
         while True:
-            await self.due.wait()
+            await _within(self.due, self.options.ask_s if begun else None)
+            quiet, begun = not self.due.is_set(), True
             self.due.clear()
             try:
-                await pusher.sync()
+                await (pusher.ask() if quiet else pusher.sync())
             except Unavailable as error:
                 wait_s = max(backoff.next(), min(error.wait_s, FULL_WAIT_S))
                 self._tell("waiting", message=f"{error}. Trying again in {wait_s:.1f} s; nothing is lost.")
@@ -285,6 +288,8 @@ class _Agent:
                 self.due.set()
                 continue
             backoff.reset()
+            if quiet and (self.phase, self.revision) == ("watching", pusher.revision):
+                continue
             self.revision = pusher.revision
             self._tell("watching", files=await self._in_index(lambda: sum(1 for _ in self.tree.files())))
 

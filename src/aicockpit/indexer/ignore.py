@@ -136,10 +136,14 @@ def including(path: str) -> str:
     return "!/" + (special[:-1] + "\\ " if special.endswith(" ") else special)
 
 
-def load(path: bytes, *, follow: bool = False) -> bytes | None:
-    """An ignore file's content; None when there is none. In the tree git does not follow symlinks."""
+def load(path: bytes, *, follow: bool = False, folder: int | None = None) -> bytes | None:
+    """An ignore file's content; None when there is none. In the tree git does not follow symlinks.
+
+    `folder`: the descriptor that a relative path is of.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+        descriptor = os.open(path, flags, dir_fd=folder)
     except OSError:
         return None
     try:

@@ -10,6 +10,7 @@ from operator import itemgetter
 
 import msgspec
 
+from aicockpit.indexer import inside
 from aicockpit.indexer.ledger import Entry, Ledger
 from aicockpit.indexer.reading import Read, content_hash, read
 from aicockpit.indexer.scan import Delta, Report, Tree
@@ -58,7 +59,21 @@ class Blobs:
 
 
 def blobs(root: bytes, limit: int, hashes: Sequence[bytes], where: dict[bytes, tuple[bytes, Entry]]) -> Blobs:
-    """Read the contents of these hashes again and frame them. The hash always is that of the bytes that go with it."""
+    """Read the contents of these hashes again and frame them. The hash always is that of the bytes that go with it.
+
+    When the root is away, nothing is framed and nothing concluded.
+    """
+    try:
+        top = inside.open_root(root)
+    except OSError:
+        return Blobs(b"", 0, 0, (), ())
+    try:
+        return _blobs(top, limit, hashes, where)
+    finally:
+        os.close(top)
+
+
+def _blobs(root: int, limit: int, hashes: Sequence[bytes], where: dict[bytes, tuple[bytes, Entry]]) -> Blobs:
     pack = zlib.compressobj(1, zlib.DEFLATED, GZIP)
     parts, moved, size, count, done = [], [], 0, 0, 0
     for wanted in hashes:
@@ -66,7 +81,7 @@ def blobs(root: bytes, limit: int, hashes: Sequence[bytes], where: dict[bytes, t
             break
         done += 1
         path, known = where[wanted]
-        found = read(os.path.join(root, path), limit, allowed=known.secret)
+        found = read(root, path, limit, allowed=known.secret)
         if found.entry is None or found.entry.hash != wanted:
             moved.append((path, found))
         if found.entry is None or found.entry.why:
@@ -163,6 +178,10 @@ class Index:
                 removed.append(wire(path))
                 sent[path] = None
         return Batch(self.base, files, removed, sent)
+
+    def question(self) -> Batch | None:
+        """A manifest that changes nothing: whether the gateway stands where we think. None when that is not known."""
+        return None if self.base is None else Batch(self.base, (), (), {})
 
     def applied(self, batch: Batch, revision: int) -> bool:
         """The gateway has this batch. False when files have changed meanwhile and another one is due."""

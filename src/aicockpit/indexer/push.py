@@ -162,6 +162,25 @@ class Pusher:
             self._connected = False
             raise
 
+    async def ask(self) -> None:
+        """Does the gateway still have what it was told? If not, tell it again. Raises as `sync` does.
+
+        Its disk may have lost contents, or be one of yesterday: it stands at another revision then. A workspace that
+        was deleted is not made again for this, but by the next change.
+        """
+        batch: Batch | None = await self._in_index(self._index.question)
+        if self._connected and batch is not None:
+            try:
+                await self._gateway.manifest(batch.body())
+            except Gone:
+                return
+            except Conflict:
+                await self._in_index(self._index.forget_base)
+            except (Unavailable, Refused):
+                self._connected = False
+                raise
+        await self.sync()
+
     async def _sync(self) -> None:
         disagreements, missing = 0, -1
         while disagreements < DISAGREEMENTS:

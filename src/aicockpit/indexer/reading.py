@@ -6,7 +6,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -14,10 +14,12 @@ from typing import TypeVar
 
 import xxhash
 
-from aicockpit.indexer import secrets
+from aicockpit.indexer import inside, secrets
 from aicockpit.indexer.ledger import Entry, bounded, inode
 
 T = TypeVar("T")
+# Names in a folder; the entries ask the folder's descriptor, as long as that is open.
+Listing = dict[bytes, os.DirEntry[str]]
 READERS, CHUNK, CHUNKS_AHEAD = 2, 64, 8
 HEAD = 8192
 TRIES = 3
@@ -39,16 +41,16 @@ def content_hash(data: bytes) -> bytes:
     return xxhash.xxh3_128(data).digest()
 
 
-def read(path: bytes, limit: int, *, allowed: bool = False) -> Read:
+def read(root: int, path: bytes, limit: int, *, allowed: bool = False) -> Read:
     """Read one file of at most `limit` bytes; the hash is that of the bytes. Tries again while it changes.
 
-    `allowed`: it may be sent although its content looks like a secret.
+    `root`: a descriptor (`inside.py`); a file that only a symlink leads to is gone. `allowed`: it may be sent although
+    its content looks like a secret.
     """
     result = Read(None, why="unreadable")
     for _ in range(TRIES):
         try:
-            # O_NONBLOCK: a named pipe that took the file's place must not hold us.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = inside.open_file(root, path)
         except OSError as error:
             gone = isinstance(error, FileNotFoundError | NotADirectoryError)
             return Read(None, why="gone" if gone else "unreadable")
@@ -97,7 +99,7 @@ def _read_open(descriptor: int, path: bytes, limit: int, allowed: bool) -> Read:
     return Read(entry, b"" if why else data, why, moving=not still)
 
 
-def ahead(items: Sequence[T], read_one: Callable[[T], Read]) -> Iterator[list[tuple[T, Read]]]:
+def ahead(items: Sequence[T], read_one: Callable[[T], Read]) -> Generator[list[tuple[T, Read]], None, None]:
     """What was read of each item, in order, in chunks; some threads read a few chunks ahead of the caller."""
     rest = iter(items)
     waiting: deque[tuple[list[T], Future[list[Read]]]] = deque()
@@ -111,8 +113,19 @@ def ahead(items: Sequence[T], read_one: Callable[[T], Read]) -> Iterator[list[tu
             yield list(zip(chunk, future.result(), strict=True))
 
 
-def place_of(folder: bytes) -> str:
-    """What tells one folder from another in its place; "" when it is not there."""
+def listing(root: int, folder: bytes) -> tuple[int, Listing]:
+    """A folder's descriptor, which the caller closes, and what is in it. Raises OSError."""
+    descriptor = inside.open_folder(root, folder)
+    try:
+        with os.scandir(descriptor) as entries:
+            return descriptor, {os.fsencode(entry.name): entry for entry in entries}
+    except OSError:
+        os.close(descriptor)
+        raise
+
+
+def place_of(folder: bytes | int) -> str:
+    """What tells one folder (path or descriptor) from another in its place; "" when it is not there."""
     try:
         seen = os.stat(folder)
     except OSError:
@@ -120,7 +133,7 @@ def place_of(folder: bytes) -> str:
     return f"{seen.st_dev}:{seen.st_ino}"
 
 
-def mode_of(entry: os.DirEntry[bytes]) -> int:
+def mode_of(entry: os.DirEntry[str]) -> int:
     """The kind of a directory entry, without a system call on most file systems."""
     if entry.is_symlink():
         return stat.S_IFLNK

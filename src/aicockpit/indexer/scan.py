@@ -1,25 +1,29 @@
 """The tree as it is on disk: which files belong to the workspace, and the hash of each. Used by one thread.
 
 Paths are bytes, relative to the root, with `/` between the parts and `b""` for the root itself. Symlinks are never
-followed. A folder is watched before it is listed, so that what changes afterwards is an event.
+followed, at no part of a path (`inside.py`). A folder is watched before it is listed, so that what changes afterwards
+is an event.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from aicockpit.indexer import git
-from aicockpit.indexer.ignore import FILES, GIT_FILE, OWN_FILE, Rules, load
+from aicockpit.indexer import git, inside
+from aicockpit.indexer.ignore import GIT_FILE, OWN_FILE, Rules, load
 from aicockpit.indexer.ledger import Entry, inode
-from aicockpit.indexer.reading import READERS, Read, ahead, mode_of, place_of, read
+from aicockpit.indexer.node import Node
+from aicockpit.indexer.paths import join, place, split, within
+from aicockpit.indexer.reading import READERS, Listing, Read, ahead, listing, mode_of, place_of, read
 
 Report = Callable[[str, int, int], None]
 # Folder, its path, the file's name, and whether it may be sent although its content looks like a secret.
-Todo = tuple["Node", bytes, bytes, bool]
+Todo = tuple[Node, bytes, bytes, bool]
 
 
 class Stopped(Exception):
@@ -28,17 +32,6 @@ class Stopped(Exception):
 
 class RootGone(Exception):
     """The root is not there, or cannot be listed: nothing may be concluded about its files."""
-
-
-class Node:
-    """A folder that belongs to the workspace."""
-
-    __slots__ = ("files", "folders", "rules")
-
-    def __init__(self) -> None:
-        self.files: dict[bytes, Entry] = {}
-        self.folders: dict[bytes, Node] = {}
-        self.rules: Rules | None = None
 
 
 @dataclass(slots=True)
@@ -54,10 +47,6 @@ class Delta:
     again: set[bytes] = field(default_factory=set)
     held: set[bytes] = field(default_factory=set)
     left_out: Counter[str] = field(default_factory=Counter)
-
-
-def join(folder: bytes, name: bytes) -> bytes:
-    return folder + b"/" + name if folder else name
 
 
 class Tree:
@@ -77,6 +66,7 @@ class Tree:
         self.work_tree: git.WorkTree | None = None
         self.git = git.Git()
         self._rules = Rules()
+        self._top = -1  # descriptor of the root during a look
         self._stopped = False
         self._todo: list[Todo] = []
         self._gone: dict[int, tuple[bytes, Entry]] = {}
@@ -92,7 +82,7 @@ class Tree:
         for path, entry in entries:
             above, _, name = path.rpartition(b"/")
             if above != folder or not path:
-                folder, node = above, self._make(above)
+                folder, node = above, self.top.make(above)
             node.files[name] = entry
 
     def files(self) -> Iterator[tuple[bytes, Entry]]:
@@ -108,60 +98,61 @@ class Tree:
     def entry(self, path: bytes) -> Entry | None:
         """The entry of a file that belongs to the workspace."""
         above, _, name = path.rpartition(b"/")
-        node = self._find(above)
+        node = self.top.find(above)
         found = node.files.get(name) if node else None
         return None if found is None or found.why else found
 
     def scan(self, report: Report) -> Delta:
         """Everything, with the rules read afresh. Raises RootGone, Stopped."""
-        self._begin()
-        self.git.problem = ""
-        self.work_tree = git.find(self.root)
-        self._rules = git.rules(self.root, self.work_tree, self.git)
-        self._walk(b"", self.top, self._rules, closed=False, report=report)
-        return self._finish(report)
+        with self._opened():
+            self._begin()
+            self.git.problem = ""
+            self.work_tree = git.find(self.root)
+            self._rules = git.rules(self.root, self.work_tree, self.git)
+            self._walk(b"", self.top, self._rules, closed=False, report=report)
+            return self._finish(report)
 
     def refresh(self, paths: Iterable[bytes], report: Report) -> Delta:
         """Look again at these paths, which may be files or folders, there or gone. Raises RootGone, Stopped."""
-        wanted = sorted({_place(path) for path in paths})
+        wanted = sorted({place(path) for path in paths})
         if b"" in wanted or self.top.rules is None:
             return self.scan(report)
-        if not os.path.isdir(self.root):
-            raise RootGone
-        if place_of(self.root) != self.place:
-            return self.scan(report)
-        self._begin()
-        walked: set[bytes] = set()
-        for path in wanted:
-            above, _, name = path.rpartition(b"/")
-            if not _inside(path, walked) and (node := self._find(above)) is not None:
-                self._look(node, above, name, walked, report)
-        return self._finish(report)
+        with self._opened():
+            if place_of(self._top) == self.place:
+                self._begin()
+                walked: set[bytes] = set()
+                for path in wanted:
+                    above, name = split(path)
+                    if not within(path, walked) and (node := self.top.find(above)) is not None:
+                        self._look(node, above, name, walked, report)
+                return self._finish(report)
+        return self.scan(report)
 
     def rules_changed(self) -> bool:
         """git's index or an ignore file outside the tree has changed: does another file belong to the workspace now?"""
         return git.rules(self.root, git.find(self.root), self.git) != self._rules
 
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[None]:
+        """The root stays the same one during a look."""
+        try:
+            self._top = inside.open_root(self.root)
+        except OSError as error:
+            raise RootGone(str(error)) from error
+        try:
+            yield
+        finally:
+            os.close(self._top)
+            self._top = -1
+
     def _begin(self) -> None:
         self._todo, self._gone, self._delta = [], {}, Delta()
-
-    def _find(self, folder: bytes) -> Node | None:
-        node: Node | None = self.top
-        for part in folder.split(b"/") if folder else ():
-            node = node.folders.get(part) if node else None
-        return node
-
-    def _make(self, folder: bytes) -> Node:
-        node = self.top
-        for part in folder.split(b"/") if folder else ():
-            node = node.folders.setdefault(part, Node())
-        return node
 
     def _look(self, node: Node, folder: bytes, name: bytes, walked: set[bytes], report: Report) -> None:
         """One name in a known folder."""
         path = join(folder, name)
         try:
-            seen = os.lstat(os.path.join(self.root, path))
+            seen = inside.lstat(self._top, path)
         except (FileNotFoundError, NotADirectoryError):
             self._drop_name(node, folder, name)
             return
@@ -170,14 +161,14 @@ class Tree:
             return
         if stat.S_ISDIR(seen.st_mode):
             walked.add(path)
-        for below, inside, closed in self._entry(node, folder, name, seen.st_mode, lambda: seen):
-            self._walk(below, inside, _rules_of(node), closed=closed, report=report)
+        for below, inner, closed in self._entry(node, folder, name, seen.st_mode, lambda: seen):
+            self._walk(below, inner, node.known_rules, closed=closed, report=report)
 
     def _entry(
         self, node: Node, folder: bytes, name: bytes, mode: int, seen: Callable[[], os.stat_result]
     ) -> Iterator[tuple[bytes, Node, bool]]:
         """Decide on one name; yields the folder to walk, if it is one that belongs to the workspace."""
-        path, rules = join(folder, name), _rules_of(node)
+        path, rules = join(folder, name), node.known_rules
         if stat.S_ISDIR(mode):
             self._drop_file(node, folder, name)
             why = rules.excludes(path, name, True)
@@ -213,7 +204,7 @@ class Tree:
         """What is known holds. Of a secret it depends on the `.aicockpitignore` files too."""
         if not known.same(seen) or seen.st_size > self.limit:
             return False
-        return not known.secret or bool(known.why) != rules.allows(path, _split(path)[1])
+        return not known.secret or bool(known.why) != rules.allows(path, split(path)[1])
 
     def _keep(self, known: Entry, path: bytes) -> None:
         """It is what it was."""
@@ -230,38 +221,49 @@ class Tree:
             self._check()
             self._enter(folder)
             try:
-                with os.scandir(os.path.join(self.root, folder)) as listing:
-                    found = {entry.name: entry for entry in listing}
+                descriptor, found = listing(self._top, folder)
             except OSError as error:
                 self._unlisted(folder, node, error)
                 continue
-            if not folder:
-                self._settle(empty=not found)
-            if folder and b".git" in found and self._foreign(folder):
-                self._drop_name(self._make(folder.rpartition(b"/")[0]), *_split(folder))
-                continue
-            place = os.path.join(self.root, folder)
-            contents = [load(os.path.join(place, name)) if name in found else None for name in (GIT_FILE, OWN_FILE)]
-            node.rules = rules.enter(folder, *contents, closed=closed)
-            for name in [name for name in node.files if name not in found]:
-                self._drop_file(node, folder, name)
-            for name in [name for name in node.folders if name not in found]:
-                self._drop_folder(node, folder, name)
-            for name, entry in found.items():
-                if name == b".git" or (rules.ignore_case and name.lower() == b".git"):
-                    continue
-                stat_of = lambda entry=entry: entry.stat(follow_symlinks=False)  # noqa: E731
-                for below, inside, shut in self._entry(node, folder, name, mode_of(entry), stat_of):
-                    stack.append((below, inside, node.rules, shut))
+            try:
+                stack += self._listed(folder, node, rules, closed, found, descriptor)
+            finally:
+                os.close(descriptor)
             count += len(found)
             report("scan", count, 0)
 
+    def _listed(
+        self, folder: bytes, node: Node, rules: Rules, closed: bool, found: Listing, descriptor: int
+    ) -> list[tuple[bytes, Node, Rules, bool]]:
+        """What a folder holds; the folders in it to walk."""
+        if not folder:
+            self._settle(empty=not found)
+        if folder and b".git" in found and self._foreign(folder):
+            self._drop_name(self.top.make(split(folder)[0]), *split(folder))
+            return []
+        contents = [load(name, folder=descriptor) if name in found else None for name in (GIT_FILE, OWN_FILE)]
+        inner = node.rules = rules.enter(folder, *contents, closed=closed)
+        for name in [name for name in node.files if name not in found]:
+            self._drop_file(node, folder, name)
+        for name in [name for name in node.folders if name not in found]:
+            self._drop_folder(node, folder, name)
+        walks: list[tuple[bytes, Node, Rules, bool]] = []
+        for name, entry in found.items():
+            if name == b".git" or (rules.ignore_case and name.lower() == b".git"):
+                continue
+            stat_of = lambda entry=entry: entry.stat(follow_symlinks=False)  # noqa: E731
+            for below, child, shut in self._entry(node, folder, name, mode_of(entry), stat_of):
+                walks.append((below, child, inner, shut))
+        return walks
+
     def _settle(self, *, empty: bool) -> None:
         """The root is listed. Another folder, and empty: the mount point of a disk that is not there."""
-        place = place_of(self.root)
-        if self.place not in ("", place) and empty and (self.top.files or self.top.folders):
+        found = place_of(self._top)
+        if place_of(self.root) != found:  # it went while we looked: an open folder that was deleted looks empty
             raise RootGone
-        self.place = place
+        if self.place not in ("", found) and empty and (self.top.files or self.top.folders):
+            raise RootGone
+        self.place = found
 
     def _foreign(self, folder: bytes) -> bool:
         """A repository of its own inside our work tree: git lists nothing of it, unless it tracks files in there."""
@@ -274,7 +276,7 @@ class Tree:
             raise RootGone(str(error)) from error
         if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
             self._delta.left_out["unreadable"] += isinstance(error, PermissionError)
-            self._drop_name(self._make(folder.rpartition(b"/")[0]), *_split(folder))
+            self._drop_name(self.top.make(folder.rpartition(b"/")[0]), *split(folder))
         else:  # a network share that fails for a moment is no reason to forget what lies in it
             node.rules = node.rules or self._rules
             self._delta.left_out["unreadable"] += 1
@@ -321,26 +323,27 @@ class Tree:
 
     def _read_many(self, todo: list[Todo], report: Report) -> None:
         done = 0
-        for chunk in ahead(todo, self._read):
-            for item, found in chunk:
-                self._take(item, found)
-            done += len(chunk)
-            report("hash", done, len(todo))
-            self._check()
+        with contextlib.closing(ahead(todo, self._read)) as chunks:  # no thread reads on when the root is closed
+            for chunk in chunks:
+                for item, found in chunk:
+                    self._take(item, found)
+                done += len(chunk)
+                report("hash", done, len(todo))
+                self._check()
 
     def _read(self, item: Todo) -> Read:
         _, folder, name, allowed = item
-        path = os.path.join(self.root, folder, name)
+        path = join(folder, name)
         if self._gone:  # a folder was renamed: its files are what they were
             try:
-                seen = os.lstat(path)
+                seen = inside.lstat(self._top, path)
             except OSError:
                 return Read(None, why="gone")
             before, known = self._gone.get(inode(seen), (b"", None))
             # By another name its content may be judged otherwise.
             if known is not None and before == name and not known.secret and known.same(seen):
                 return Read(known)
-        found = read(path, self.limit, allowed=allowed)
+        found = read(self._top, path, self.limit, allowed=allowed)
         return Read(found.entry, why=found.why, moving=found.moving)
 
     def _take(self, item: Todo, found: Read) -> None:
@@ -359,8 +362,8 @@ class Tree:
     def learn(self, path: bytes, found: Read) -> Delta:
         """A file was read for another reason, and is not what it was."""
         self._begin()
-        folder, name = _split(path)
-        node = self._find(folder)
+        folder, name = split(path)
+        node = self.top.find(folder)
         if node is not None and name in node.files:
             self._take((node, folder, name, False), found)
         return self._finish(lambda phase, done, total: None)
@@ -373,27 +376,3 @@ class Tree:
         gone_before = path in delta.content
         if before != after or gone_before:
             delta.content.add(path)
-
-
-def _split(path: bytes) -> tuple[bytes, bytes]:
-    folder, _, name = path.rpartition(b"/")
-    return folder, name
-
-
-def _place(path: bytes) -> bytes:
-    """Where to look because of an event: an ignore file, or a `.git`, concerns its whole folder."""
-    folder, name = _split(path)
-    return folder if name in FILES or name == b".git" else path
-
-
-def _inside(path: bytes, folders: set[bytes]) -> bool:
-    while path and folders:
-        if path in folders:
-            return True
-        path = path.rpartition(b"/")[0]
-    return False
-
-
-def _rules_of(node: Node) -> Rules:
-    assert node.rules is not None, "only walked folders are asked"
-    return node.rules

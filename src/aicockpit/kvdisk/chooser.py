@@ -6,8 +6,9 @@ from both ends at once: chunks are computed from the front while others are fetc
 vLLM's connector interface takes a contiguous prefix, so here one end only is loaded, and what follows is computed
 afterwards; loading overlaps with the work of *other* requests. With that, the cost of loading k blocks and computing
 the rest is `k * load + sum of compute(i) for i >= k`, and as a block costs more to compute the deeper it stands, that
-sum is least at an end: all that is stored, or nothing. The numbers in between come from a probe, and from a load that
-is cut short because it turns out slower than computing (loader.py).
+sum is least at an end: all that is stored, or nothing. The numbers in between come from a load that is cut short
+because it turns out slower than computing (loader.py). No request waits for a measurement: while computing is faster,
+the disk is measured by reading a few files that nobody waits for.
 """
 
 from __future__ import annotations
@@ -19,19 +20,41 @@ from .meter import STALE_S, ComputeRate, LoadRate
 
 # A load costs the request two more turns of the engine's loop.
 TURN_S = 0.004
-PROBE_BLOCKS = 2
+# How much later than computing it a prefix may come, as a share of computing: as long as nothing is known of the disk,
+# and when its measured speed, a moment ago, promised better. And at least so long, for a thread may wake up late.
+UNMEASURED_SHARE, MEASURED_SHARE, LEAST_S = 0.05, 0.10, 0.01
+# How long a load may take while nobody knows what computing takes: afterwards the rest is computed, so it is known.
+UNKNOWN_S = 0.25
 
-Reason = Literal["nothing stored", "asked for", "not measured", "loading is faster", "computing is faster", "probe"]
+Reason = Literal["nothing stored", "asked for", "not measured", "loading is faster", "computing is faster"]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`blocks` to load, from the front. `load_s`, `compute_s`: what all that is stored would take; None: unknown."""
+    """`blocks` to load, from the front. `load_s`, `compute_s`: what all that is stored would take; None: unknown.
+    `probe`: the disk's speed, which spoke against loading, is to be measured again."""
 
     blocks: int
     reason: Reason
     load_s: float | None = None
     compute_s: float | None = None
+    probe: bool = False
+
+
+def patience(
+    block_tokens: int,
+    blocks: int,
+    first_token: int,
+    load: LoadRate | None,
+    compute: ComputeRate | None,
+) -> tuple[float, float]:
+    """For a load of `blocks` blocks after `first_token`: seconds that computing one of them takes (0: unknown), and by
+    how many seconds the load may be behind that before it is cut."""
+    if compute is None:
+        return 0.0, UNKNOWN_S
+    compute_s = compute.seconds(first_token, first_token + blocks * block_tokens)
+    share = UNMEASURED_SHARE if load is None else MEASURED_SHARE
+    return compute_s / blocks, max(share * compute_s, LEAST_S)
 
 
 def choose(
@@ -52,8 +75,7 @@ def choose(
     while others load, and both the disk and the processor are used.
 
     `limit`: at most so many blocks, as the request asked; `always`: it asked for all that is stored, whatever that
-    costs. While computing is faster, a measurement of the disk that is older than `STALE_S` is renewed with a few
-    blocks.
+    costs. While computing is faster, a measurement of the disk that is older than `STALE_S` is to be renewed.
     """
     if limit is not None:
         stored = min(stored, limit)
@@ -68,6 +90,4 @@ def choose(
         return Choice(stored, "not measured", load_s, compute_s)
     if load_s <= compute_s:
         return Choice(stored, "loading is faster", load_s, compute_s)
-    if now - load.at > STALE_S:
-        return Choice(min(PROBE_BLOCKS, stored), "probe", load_s, compute_s)
-    return Choice(0, "computing is faster", load_s, compute_s)
+    return Choice(0, "computing is faster", load_s, compute_s, probe=now - load.at >= STALE_S)

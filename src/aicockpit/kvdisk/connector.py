@@ -17,7 +17,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -32,13 +32,15 @@ from vllm.v1.metrics.cache_hit_source import CacheHitSource
 
 from .blocks import Blocks
 from .config import Options, options
+from .files import MARK
 from .identity import identity_of, refusal
 from .keys import Identity, adapter_stamp, block_name
 from .ledger import Ledger
 from .plan import Planner, Report
 from .prom import DiskMetrics, DiskStats
 from .shelf import Shelf, make_private, make_root, write_about
-from .worker import Done, Rank, Work
+from .stats import off
+from .worker import Absent, Done, Rank, Work, Worker
 
 logger = init_logger(__name__)
 
@@ -70,15 +72,21 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
         self._options: Options = options(self._kv_transfer_config.kv_connector_extra_config)
         self._block_tokens: int = vllm_config.cache_config.block_size
         self._planner: Planner | None = None
-        self._rank: Rank | None = None
+        parallel = vllm_config.parallel_config
+        self._number: int = parallel.rank % parallel.tensor_parallel_size
+        # Until its memory is known, and where it cannot serve, a worker is absent: it answers all the same.
+        self._worker: Worker | None = Absent(self._number) if role == KVConnectorRole.WORKER else None
         self._requests: dict[str, Any] = {}
         self._done = Done(frozenset(), frozenset())
         self._started = time.time()
         self._discard = False
+        self._off_told = False
         self._identity: Identity | None = None
         reason = refusal(vllm_config, kv_cache_config)
         if reason is None:
-            self._identity = identity_of(vllm_config, kv_cache_config)
+            found = identity_of(vllm_config, kv_cache_config)
+            # Engines with another checksum do not find each other's files, and so do not take them for damaged.
+            self._identity = replace(found, backend=found.backend + MARK)
             reason = self._open(self._identity)
         if reason is not None:
             self._identity = None
@@ -123,22 +131,21 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if isinstance(layers, str):
             logger.warning("The KV disk tier stays off: %s", layers)
             return
-        number = config.parallel_config.rank % self._identity.ranks
         self._tensors = tuple(kv_caches.values())  # their memory is held as plain addresses
-        self._rank = Rank(
-            self._shelf(self._identity, number),
+        self._worker = Rank(
+            self._shelf(self._identity, self._number),
             Blocks(layers),
             self._options,
             self._block_tokens,
             config.scheduler_config.max_num_batched_tokens,
-            number,
+            self._number,
         )
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
         """vLLM starts asynchronous loads after the step; started here, they overlap with it."""
         super().bind_connector_metadata(connector_metadata)
-        if self._rank is not None:
-            self._rank.begin(connector_metadata.work)
+        if self._worker is not None:
+            self._worker.begin(connector_metadata.work)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         return
@@ -150,14 +157,14 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
         return
 
     def wait_for_save(self) -> None:
-        if self._rank is not None:
-            self._rank.end(self._get_connector_metadata().work)
+        if self._worker is not None:
+            self._worker.end(self._get_connector_metadata().work)
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
-        if self._rank is None:
+        if self._worker is None:
             return None, None
         idle = self.has_connector_metadata() and self._get_connector_metadata().work.idle
-        self._done = self._rank.done(idle)
+        self._done = self._worker.done(idle)
         return None, set(self._done.received) or None
 
     def get_block_ids_with_load_errors(self) -> set[int]:
@@ -165,21 +172,24 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
         return failed
 
     def build_connector_worker_meta(self) -> WorkerReport | None:
-        report = self._rank.report() if self._rank is not None else None
+        report = self._worker.report() if self._worker is not None else None
         return None if report is None else WorkerReport(report)
 
     def get_kv_connector_stats(self) -> DiskStats | None:
-        data = self._rank.stats() if self._rank is not None else {}
+        data = self._worker.stats() if self._worker is not None else {}
         if self._planner is not None:
             for choice, count in self._planner.choices.items():
                 data[f"choices:{choice}"] = count
             self._planner.choices.clear()
+        elif self._role == KVConnectorRole.SCHEDULER and not self._off_told:
+            self._off_told = True
+            data |= off("engine")
         return DiskStats(data) if data else None
 
     def shutdown(self) -> None:
-        if self._rank is not None:
-            self._rank.close()
-            self._rank = None
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = Absent(self._number)
 
     # The scheduler's side.
 
@@ -207,7 +217,7 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if self._planner is None or request.skip_reading_prefix_cache:
             return 0, False
         tokens = self._planner.matched(request.request_id, num_computed_tokens)
-        return tokens, tokens > 0
+        return (None, False) if tokens is None else (tokens, tokens > 0)
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         if self._planner is not None:
@@ -234,7 +244,7 @@ class DiskPrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
             weighted += prompt * (before + prompt / 2)
         plan = self._planner.step(scheduled)
         mean = weighted / prompt_tokens if prompt_tokens else 0.0
-        return StepMetadata(Work(tuple(plan.loads), tuple(plan.keeps), prompt_tokens, mean, other_tokens))
+        return StepMetadata(Work(tuple(plan.loads), tuple(plan.keeps), plan.probe, prompt_tokens, mean, other_tokens))
 
     def update_connector_output(self, connector_output: Any) -> None:
         if self._planner is None:

@@ -20,18 +20,20 @@ from typing import Literal
 try:
     from xxhash import xxh3_128 as _digest
 
-    MAGIC = b"AICKVB01"
+    MAGIC, MARK = b"AICKVB01", ""
 except ModuleNotFoundError:  # An engine's own Python may lack it; its files are others, then.
     from functools import partial
     from hashlib import blake2b
 
     _digest = partial(blake2b, digest_size=16)  # type: ignore[misc,assignment]
-    MAGIC = b"AICKVB02"
+    MAGIC, MARK = b"AICKVB02", " blake2b"
 
 NAME_BYTES = 32
 KEY_BYTES = 16
 HEADER = struct.Struct(f"<8s{KEY_BYTES}s{NAME_BYTES}sQ16s")
 _SIGNED = HEADER.size - 16
+# What the file itself is to blame for, and another in its place would not have; not a full table of open files.
+_OWN_FAULT = {errno.EIO, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.EBADMSG, errno.EUCLEAN}
 
 Flaw = Literal["missing", "truncated", "foreign", "corrupt", "unreadable"]
 Write = Callable[[int, memoryview], int]
@@ -40,11 +42,13 @@ Enter = Callable[[], AbstractContextManager[object]]
 
 
 class UnusableError(Exception):
-    """A file is not the block that was asked for; `flaw` says why. Its block is computed instead."""
+    """A file is not the block that was asked for; `flaw` says why. Its block is computed instead. `spoilt`: the file is
+    of no use to anybody and may go."""
 
-    def __init__(self, flaw: Flaw) -> None:
+    def __init__(self, flaw: Flaw, spoilt: bool = True) -> None:
         super().__init__(flaw)
         self.flaw: Flaw = flaw
+        self.spoilt = spoilt
 
 
 def room(payload: int) -> int:
@@ -106,13 +110,13 @@ def read(path: str, key: bytes, name: bytes, buffer: bytearray, *, get: Read | N
         # Not blocking: whatever lies there under our name may be a pipe.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise UnusableError("missing") from None
-    except OSError:
-        raise UnusableError("unreadable") from None
+        raise UnusableError("missing", spoilt=False) from None
+    except OSError as problem:
+        raise UnusableError("unreadable", problem.errno in _OWN_FAULT) from None
     try:
         _fill(handle, memoryview(buffer), get or os.readv)
-    except OSError:
-        raise UnusableError("unreadable") from None
+    except OSError as problem:
+        raise UnusableError("unreadable", problem.errno in _OWN_FAULT) from None
     finally:
         os.close(handle)
     magic, own_key, own_name, length, checksum = HEADER.unpack_from(buffer)

@@ -13,7 +13,7 @@ import torch
 import vllm
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
-from .keys import Identity, weights_stamp, written_since
+from .keys import Identity, length_counts, weights_stamp, written_since
 
 
 def refusal(config: Any, cache: Any) -> str | None:
@@ -71,10 +71,9 @@ def _commit(model: Any) -> str | None:
 
 def _settings(model: Any) -> str:
     """The model's configuration after overrides. Scaled positions may depend on the context that was asked for."""
-    plain = json.dumps(model.hf_config.to_dict(), sort_keys=True, default=str)
-    text = model.hf_text_config
-    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    if str(rope.get("rope_type", rope.get("type", "default"))) != "default":
+    config = model.hf_config.to_dict()
+    plain = json.dumps(config, sort_keys=True, default=str)
+    if length_counts(config):
         plain += f" {model.max_model_len}"
     return hashlib.sha256(plain.encode()).hexdigest()[:32]
 

@@ -1,5 +1,5 @@
 """Which folder a block belongs to: everything that its bytes depend on besides the tokens; the connector asks once at
-start."""
+start, and `recipes/kv_mark.py` for vLLM's own files on GPUs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from .files import KEY_BYTES
 
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json", ".py")  # the last: a model's own code
 _NO_WEIGHTS = ("tokenizer", "vocab", "merges", "special_tokens", "generation_config", "aicockpit")
+_SAMPLES, _SAMPLE = 5, 1 << 16  # of a file, the first at its head, the last at its end; and the bytes of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,12 @@ class Identity:
 
 
 def weights_stamp(model: str, commit: str | None) -> str | None:
-    """What changes whenever the weights do: the hub's commit, or names, sizes and times of the files in a local
-    folder.
+    """What changes whenever the weights do: the hub's commit, or names, sizes, times and samples of the files in a
+    local folder.
 
-    A file of the hub's cache is a link to a blob named by its content; that name stands for its time then. None:
-    neither is known, so blocks could outlive the weights that made them, and nothing may be kept.
+    Samples, since images and archives may give all files one time; a 140 GB checkpoint has 10 MB of them. A file of the
+    hub's cache is a link to a blob named by its content; that name stands for its time and samples then. None: neither
+    is known, so blocks could outlive the weights that made them, and nothing may be kept.
     """
     folder = Path(model)
     if not folder.exists():
@@ -103,6 +108,41 @@ def block_name(block_hash: bytes, adapter: bytes | None) -> bytes:
     return block_hash if adapter is None else hashlib.sha256(adapter + block_hash).digest()
 
 
+def length_counts(config: Any) -> bool:
+    """May the longest context that was asked for change what a model computes? `config`: its `config.json`.
+
+    vLLM's long RoPE picks its factors by it (`rotary_embedding/phi3_long_rope_scaled_rope.py`), and Llama 4 its
+    attention's temperature (`models/llama4.py`). False only for a configuration that has positions without scaling and
+    no code of its own.
+    """
+    if not isinstance(config, Mapping) or not config:
+        return True
+    return any(_scaled(key, value) for key, value in _walk(config))
+
+
+def _walk(value: Any) -> Sequence[tuple[str, Any]]:
+    """All keys with their values, at any depth."""
+    if isinstance(value, Mapping):
+        return [pair for key, inner in value.items() for pair in ((str(key), inner), *_walk(inner))]
+    if isinstance(value, list | tuple):
+        return [pair for inner in value for pair in _walk(inner)]
+    return []
+
+
+def _scaled(key: str, value: Any) -> bool:
+    if key == "model_type":
+        return "llama4" in str(value)
+    if key == "auto_map":
+        return bool(value)
+    if key not in ("rope_scaling", "rope_parameters") or not value:
+        return False
+    if not isinstance(value, Mapping):
+        return True
+    # One for all layers, or one for each kind of layer.
+    kinds = [found for name, found in (*value.items(), *_walk(list(value.values()))) if name in ("rope_type", "type")]
+    return any(kind not in ("default", None) for kind in kinds)
+
+
 def _files(model: Path) -> list[Path]:
     files = [model] if model.is_file() else sorted(model.iterdir())
     return [path for path in files if path.suffix in _WEIGHTS and not path.name.startswith(_NO_WEIGHTS)]
@@ -121,5 +161,21 @@ def _is_blob(target: Path) -> bool:
 def _stamp(path: Path) -> tuple[str, int, str]:
     found = path.stat()
     target = path.resolve()
-    content = target.name if _is_blob(target) else str(found.st_mtime_ns)
-    return path.name, found.st_size, content
+    if _is_blob(target):
+        return path.name, found.st_size, target.name
+    samples = _samples(str(target), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return path.name, found.st_size, f"{found.st_mtime_ns} {samples}"
+
+
+@lru_cache(maxsize=4096)
+def _samples(path: str, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> str:
+    """A digest of some of a file's bytes. It is read again when any of what `stat` tells of it is another: an adapter's
+    is asked for with each request. Raises OSError."""
+    del inode, mtime_ns, ctime_ns
+    digest = hashlib.sha256()
+    room = max(size - _SAMPLE, 0)
+    with open(path, "rb", buffering=0) as file:
+        for start in sorted({room * number // (_SAMPLES - 1) for number in range(_SAMPLES)}):
+            file.seek(start)
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()[:32]

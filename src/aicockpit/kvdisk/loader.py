@@ -1,9 +1,9 @@
 """Files become blocks beside the engine's work: a thread reads, checks and puts them in place; the worker's side asks
 what is done after each step.
 
-A load never stands in the way for long: it ends early when it turns out slower than computing, and it is given up when
-the disk does not answer. Blocks are read into a buffer first, so that neither damaged bytes nor late ones ever reach
-the cache.
+A load never stands in the way for long: it is cut as soon as it falls behind computing, even in the middle of a read,
+and it is given up when the disk does not answer. Blocks are read into a buffer first, so that neither damaged bytes nor
+late ones ever reach the cache.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
 from . import files
 from .blocks import Blocks
 from .meter import LoadMeter
+from .probe import PROBE_BLOCKS, as_it_was, some_stored
 from .shelf import Shelf
 from .stats import Counts
 from .threads import stand_back
@@ -25,9 +27,8 @@ from .threads import stand_back
 Failure = files.Flaw | Literal["slow", "stalled", "dropped"]
 # A disk that has not given one block in this time is not waited for.
 STALL_S = 5.0
-# So many blocks say whether a load is slower than computing.
-SAMPLE_BLOCKS = 4
-_SLOWER = 1.1
+# So long does a probe go on with a further block.
+_PROBE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,14 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A request's prefix, front first. `block_s`: what computing one of its blocks would take; None: not to be cut
-    short."""
+    """A request's prefix, front first. `block_s`: seconds that computing one of its blocks would take, 0: unknown;
+    `patience_s`: how far the load may be behind that before what is missing is left to computing; None: not to be
+    cut."""
 
     request: str
     pieces: tuple[Piece, ...]
-    block_s: float | None = None
+    block_s: float = 0.0
+    patience_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class _Job:
     done: int = 0
     failure: Failure | None = None
     ended: bool = False
+    began: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -96,6 +100,7 @@ class Loader:
         self._jobs: deque[_Job] = deque()
         self._current: _Job | None = None
         self._results: list[Loaded] = []
+        self._probe: Sequence[bytes] = ()
         self._progress = time.monotonic()
         self._stop = False
         # The thread was given up, wherever it hangs, and has not come round since.
@@ -112,17 +117,31 @@ class Loader:
         with self._changed:
             if not self._jobs and self._current is None:
                 self._progress = time.monotonic()
-            self._jobs.append(_Job(load))
+            self._jobs.append(_Job(load, began=time.perf_counter()))
+            self._changed.notify_all()
+
+    def probe(self, names: Sequence[bytes]) -> None:
+        """Measure the disk by these blocks, when no load is under way."""
+        with self._changed:
+            self._probe = names
             self._changed.notify_all()
 
     def wait(self, limit_s: float) -> None:
-        """Until a load has ended, if one is under way: an engine that has nothing else to do need not spin."""
+        """Until a load has ended, or is to be cut, if one is under way: an engine that has nothing else to do need not
+        spin."""
         with self._changed:
-            self._changed.wait_for(lambda: self._results or not (self._jobs or self._current), limit_s)
+            first = self._current or (self._jobs[0] if self._jobs else None)
+            if first is not None and not first.ended and first.load.patience_s is not None:
+                limit_s = min(limit_s, max(-_behind(first, time.perf_counter()), 0.0) + 0.001)
+            self._changed.wait_for(
+                lambda: self._results or not (self._jobs or (self._current and not self._current.ended)), limit_s
+            )
 
     def take(self) -> list[Loaded]:
-        """The loads that have ended since the last call; what a silent disk holds up is ended here."""
+        """The loads that have ended since the last call; what comes too late is cut here, and what a silent disk holds
+        up is ended."""
         with self._changed:
+            self._cut(time.perf_counter())
             if (self._jobs or self._current) and time.monotonic() - self._progress > self._stall_s:
                 current = self._current
                 for job in [*([current] if current else []), *self._jobs]:
@@ -151,49 +170,64 @@ class Loader:
     def _run(self) -> None:
         stand_back()
         buffer = bytearray(files.room(self._blocks.payload))
+        job: _Job | None
+        if self._meter.stale:
+            self._measure(some_stored(self._shelf.folder), buffer)
         while True:
             with self._changed:
                 self._silent = False
                 self._counts.set("loading", 1)
-                self._changed.wait_for(lambda: self._jobs or self._stop)
+                self._changed.wait_for(lambda: self._jobs or self._stop or self._probe)
                 if self._stop:
                     return
-                self._current = job = self._jobs.popleft()
-                self._progress = time.monotonic()
+                names, self._probe = self._probe, ()
+                if self._jobs:
+                    self._current = job = self._jobs.popleft()
+                    self._progress = time.monotonic()
+                    job.began = time.perf_counter()
+                else:
+                    job = None
+            if job is None:
+                self._measure(names, buffer)
+                continue
             failure = self._work(job, buffer)
             with self._changed:
                 self._current = None
                 self._end(job, failure)
+                for waiting in self._jobs:  # what they waited for is over
+                    waiting.began = time.perf_counter()
                 self._changed.notify_all()
             self._touch(job)
 
     def _work(self, job: _Job, buffer: bytearray) -> Failure | None:
-        started = time.perf_counter()
+        started = job.began
         pieces = job.load.pieces
         failure: Failure | None = None
-        for count, piece in enumerate(pieces):
+        count = 0
+        for piece in pieces:
             try:
                 payload = files.read(self._shelf.path(piece.name), self._shelf.key, piece.name, buffer, get=self._get)
             except files.UnusableError as problem:
                 failure = problem.flaw
-                if failure not in ("missing", "unreadable"):
+                if problem.spoilt:
                     # Damage comes in numbers, and all behind the first is computed, so also written, anew.
                     for behind in pieces[count:]:
                         self._shelf.drop(behind.name)
                 break
             with job.lock:
-                if job.ended:  # its result was told already
-                    return None
-                self._blocks.put(piece.block, payload)
-                job.done += 1
-            self._hold_back(job.done, started)
+                if not job.ended:  # else its result was told already
+                    self._blocks.put(piece.block, payload)
+                    job.done += 1
+            count += 1
+            self._hold_back(count, started)
             self._progress = time.monotonic()
-            spent = time.perf_counter() - started
-            if self._too_slow(job, count + 1, spent):
+            if job.ended:
+                break
+            if job.done < len(pieces) and _behind(job, time.perf_counter()) > 0:
                 failure = "slow"
                 break
         spent = time.perf_counter() - started
-        self._meter.add(job.done, spent)
+        self._meter.add(count, spent)
         self._counts.add("load_seconds", spent)
         self._counts.add("loaded_blocks", job.done)
         self._counts.add("loaded_bytes", job.done * len(buffer))
@@ -206,9 +240,42 @@ class Loader:
             if wait_s > 0:
                 self._sleep(wait_s)
 
-    def _too_slow(self, job: _Job, count: int, spent: float) -> bool:
-        limit = job.load.block_s
-        return limit is not None and SAMPLE_BLOCKS <= count < len(job.load.pieces) and spent / count > limit * _SLOWER
+    def _measure(self, names: Sequence[bytes], buffer: bytearray) -> None:
+        """Read blocks that nobody waits for; a load that comes meanwhile waits for one of them at most."""
+        started, count = time.perf_counter(), 0
+        for name in names[:PROBE_BLOCKS]:
+            path = self._shelf.path(name)
+            with suppress(files.UnusableError), as_it_was(path):
+                files.read(path, self._shelf.key, name, buffer, get=self._get)
+                count += 1
+                self._hold_back(count, started)
+            if self._jobs or self._stop or time.perf_counter() - started > _PROBE_S:
+                break
+        self._meter.add(count, time.perf_counter() - started)
+
+    def _cut(self, now: float) -> None:
+        """End the load that has fallen behind computing, and those behind it that would, at this one's pace."""
+        current = self._current
+        if current is None:  # a probe, or a file is touched
+            for job in [job for job in self._jobs if _behind(job, now) > 0]:
+                self._end(job, "slow")
+                self._jobs.remove(job)
+            return
+        ahead = len(current.load.pieces) - current.done
+        if not current.ended and ahead and _behind(current, now) > 0:
+            self._meter.at_least((now - current.began) / (current.done + 1))
+            self._end(current, "slow")
+        if current.ended:
+            ahead = 1
+        for job in list(self._jobs):
+            patience, count = job.load.patience_s, len(job.load.pieces)
+            if patience is not None:
+                block_s = max(now - current.began - patience, 0.0) / (current.done + 1)
+                if block_s * (ahead + count) > job.load.block_s * count + patience:
+                    self._end(job, "slow")
+                    self._jobs.remove(job)
+                    continue
+            ahead += count
 
     def _end(self, job: _Job, failure: Failure | None) -> None:
         with job.lock:
@@ -224,3 +291,10 @@ class Loader:
     def _touch(self, job: _Job) -> None:
         for piece in job.load.pieces[: job.done]:
             self._shelf.touch(piece.name, piece.depth)
+
+
+def _behind(job: _Job, now: float) -> float:
+    """Seconds by which a load under way is later than it may be; computing would have begun when it did."""
+    if job.load.patience_s is None:
+        return -1.0
+    return now - job.began - job.done * job.load.block_s - job.load.patience_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -43,10 +44,12 @@ class ComputeRate:
 
 
 class LoadMeter:
-    """A moving mean over loads. One thread adds, others read `rate`."""
+    """A moving mean over loads. The loader's thread adds, the engine's tells of what it did not wait for, others read
+    `rate`."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self.rate: LoadRate | None = None
 
     def add(self, blocks: int, seconds: float) -> None:
@@ -54,10 +57,23 @@ class LoadMeter:
         if blocks <= 0 or seconds <= 0:
             return
         block_s = seconds / blocks
-        if self.rate is not None and self._clock() - self.rate.at < STALE_S:
-            share = 1 - (1 - _NEW_SHARE) ** min(blocks / 8, 4.0)
-            block_s = self.rate.block_s + share * (block_s - self.rate.block_s)
-        self.rate = LoadRate(block_s, self._clock())
+        with self._lock:
+            if not self.stale and self.rate is not None:
+                share = 1 - (1 - _NEW_SHARE) ** min(blocks / 8, 4.0)
+                block_s = self.rate.block_s + share * (block_s - self.rate.block_s)
+            self.rate = LoadRate(block_s, self._clock())
+
+    def at_least(self, block_s: float) -> None:
+        """A load was cut before its end was seen: a block takes so long or longer. It counts at once, as an old
+        measurement, which the next one replaces."""
+        with self._lock:
+            if self.rate is None or self.rate.block_s < block_s:
+                self.rate = LoadRate(block_s, self._clock() - STALE_S)
+
+    @property
+    def stale(self) -> bool:
+        """Unknown, or measured too long ago."""
+        return self.rate is None or self._clock() - self.rate.at >= STALE_S
 
 
 class ComputeMeter:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .chooser import Choice, choose
+from .chooser import UNKNOWN_S, Choice, choose, patience
 from .loader import Load, Piece
 from .meter import ComputeRate, LoadRate
+from .probe import PROBE_BLOCKS
 from .shelf import Shelf
 
 # A block that was kept or touched so lately is not looked at again.
 FRESH_S = 300.0
 _FRESH_LIMIT = 200_000
+# The disk is not asked for its speed again before this.
+_PROBE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +75,23 @@ class _Prompt:
     first: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A load. `names`: what others may wait for. `due`: when it is to be there as far as one knows, else at once."""
+
+    names: frozenset[bytes]
+    count: int
+    due: float
+
+
 @dataclass(slots=True)
 class Plan:
-    """`loads` and `keeps` of one step, in the order in which they are to be done."""
+    """`loads` and `keeps` of one step, in the order in which they are to be done. `probe`: blocks to measure the disk
+    by."""
 
     loads: list[Load] = field(default_factory=list)
     keeps: list[Piece] = field(default_factory=list)
+    probe: tuple[bytes, ...] = ()
 
 
 class Planner:
@@ -93,7 +108,9 @@ class Planner:
         self._states: dict[int, State] = {}
         self._state = State()
         self._loads: list[Load] = []
-        self._under_way: dict[str, int] = {}
+        self._under_way: dict[str, _UnderWay] = {}
+        self._probe: tuple[bytes, ...] = ()
+        self._probed_at = -_PROBE_EVERY_S
         self.choices: Counter[str] = Counter()
 
     def admit(
@@ -112,14 +129,20 @@ class Planner:
         self._prompts[request] = _Prompt(names, tokens, limit, always, keep)
 
     def forget(self, request: str) -> None:
+        """It is over. What is still being loaded for it never becomes anybody else's."""
         self._prompts.pop(request, None)
+        if request in self._under_way:
+            self._under_way[request] = replace(self._under_way[request], names=frozenset())
 
-    def matched(self, request: str, computed_tokens: int) -> int:
-        """Tokens to load after the `computed_tokens` that the engine has itself. May be asked again and again."""
+    def matched(self, request: str, computed_tokens: int) -> int | None:
+        """Tokens to load after the `computed_tokens` that the engine has itself; None: ask again later, what comes next
+        is being loaded for another request and is the engine's own then. May be asked again and again."""
         prompt = self._prompts.get(request)
         if prompt is None or prompt.failed or not self._state.answering:
             return 0
         first, now = computed_tokens // self._block_tokens, self._clock()
+        if self._comes(request, prompt, first, now):
+            return None
         if prompt.choice is None or prompt.chosen_at[0] != first or now - prompt.chosen_at[1] > 1.0:
             prompt.choice = choose(
                 self._stored(prompt, first),
@@ -128,11 +151,13 @@ class Planner:
                 load=self._state.load,
                 compute=self._state.compute,
                 now=now,
-                queued=sum(self._under_way.values()),
+                queued=self._queued,
                 limit=prompt.limit,
                 always=prompt.always,
             )
             prompt.chosen_at = (first, now)
+            if prompt.choice.probe and now - self._probed_at >= _PROBE_EVERY_S:
+                self._probe, self._probed_at = self._some(prompt, first), now
         return prompt.choice.blocks * self._block_tokens
 
     def allocated(self, request: str, blocks: Sequence[int], tokens: int) -> None:
@@ -148,13 +173,18 @@ class Planner:
             return
         first, names = prompt.chosen_at[0], prompt.names()
         pieces = tuple(Piece(blocks[at], names[at], at) for at in range(first, first + count))
-        self._loads.append(Load(request, pieces, self._budget(prompt, first, count)))
-        self._under_way[request] = count
+        start, compute = first * self._block_tokens, self._state.compute
+        block_s, patience_s = patience(self._block_tokens, count, start, self._state.load, compute)
+        self._loads.append(Load(request, pieces, block_s, None if prompt.always else patience_s))
+        load = self._state.load
+        due = self._clock() + (0.0 if load is None else load.block_s * (self._queued + count))
+        self._under_way[request] = _UnderWay(frozenset(piece.name for piece in pieces), count, due)
 
     def step(self, scheduled: Sequence[tuple[str, int, Callable[[], Sequence[int]]]]) -> Plan:
         """What this step asks of the workers. `scheduled`: request, tokens it will have computed after the step, its
         blocks."""
-        plan, self._loads = Plan(self._loads), []
+        plan = Plan(self._loads, probe=self._probe)
+        self._loads, self._probe = [], ()
         now = self._clock()
         for request, computed_tokens, blocks in scheduled:
             prompt = self._prompts.get(request)
@@ -195,6 +225,34 @@ class Planner:
             self._states.update(report.states)
             self._state = slowest(self._states.values())
 
+    @property
+    def _queued(self) -> int:
+        return sum(load.count for load in self._under_way.values())
+
+    def _comes(self, request: str, prompt: _Prompt, first: int, now: float) -> bool:
+        """Is the next block being loaded for another request, and worth waiting for? Not where computing what both
+        share is over sooner, and not when it is late by as much."""
+        names, limit = prompt.names(), prompt.limit
+        last = min((prompt.tokens - 1) // self._block_tokens, len(names))
+        if limit is not None:
+            last = min(last, first + limit)
+        for other, load in self._under_way.items():
+            if other == request or first >= last or names[first] not in load.names:
+                continue
+            if prompt.always:
+                return True
+            compute, shared = self._state.compute, sum(name in load.names for name in names[first:last])
+            if compute is None:
+                return now <= load.due + UNKNOWN_S
+            start = first * self._block_tokens
+            return abs(load.due - now) <= compute.seconds(start, start + shared * self._block_tokens)
+        return False
+
+    def _some(self, prompt: _Prompt, first: int) -> tuple[bytes, ...]:
+        """A few blocks of what is stored of it, at most one load's measurement."""
+        stored = self._stored(prompt, first)
+        return tuple(random.sample(prompt.names()[first : first + stored], min(stored, PROBE_BLOCKS)))
+
     def _stored(self, prompt: _Prompt, first: int) -> int:
         # The last token is always computed: it is what the first new one is sampled from.
         names = prompt.names()
@@ -208,10 +266,3 @@ class Planner:
         for name in names[at:]:
             self._fresh.pop(name, None)
         return at - first
-
-    def _budget(self, prompt: _Prompt, first: int, count: int) -> float | None:
-        compute = self._state.compute
-        if compute is None or prompt.always:
-            return None
-        start = first * self._block_tokens
-        return compute.seconds(start, start + count * self._block_tokens) / count

@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client import Counter, Gauge
 from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorPromMetrics, KVConnectorStats
 
-from .stats import COUNTERS, GAUGES, merged
+from .stats import COUNTERS, GAUGES, STATES, States, folded, merged
 
 PREFIX = "aicockpit_kv_disk_"
 
@@ -25,7 +25,7 @@ class DiskStats(KVConnectorStats):  # type: ignore[misc]
         return DiskStats(merged(self.data, other.data))
 
     def reduce(self) -> dict[str, int | float]:
-        return {key: round(value, 4) for key, value in sorted(self.data.items())}
+        return {key: round(value, 4) for key, value in sorted(folded(self.data).items())}
 
 
 class DiskMetrics(KVConnectorPromMetrics):  # type: ignore[misc]
@@ -50,6 +50,7 @@ class DiskMetrics(KVConnectorPromMetrics):  # type: ignore[misc]
             name: metric_types[Gauge](PREFIX + name, text, labelnames=labelnames, multiprocess_mode="mostrecent")
             for name, text in GAUGES.items()
         }
+        self._states = States()
         for values in per_engine_labelvalues.values():
             for counter, label in self._counters.values():
                 if label is None:
@@ -59,6 +60,8 @@ class DiskMetrics(KVConnectorPromMetrics):  # type: ignore[misc]
         values = self.per_engine_labelvalues[engine_idx]
         for key, value in transfer_stats_data.items():
             name, _, label = key.partition(":")
+            if name in STATES:
+                value = self._states.told(engine_idx, name, label, value)
             if name in self._gauges:
                 self._gauges[name].labels(*values).set(value)
             elif name in self._counters:

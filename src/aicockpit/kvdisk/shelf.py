@@ -37,13 +37,35 @@ def make_root(folder: str) -> None:
     """Make the root (0700), or take one that is there: it may be a link, or hold other things, so it stays as it is.
 
     Raises:
-        PrivateError: everyone may rename what is ours in it.
+        PrivateError: another user may rename what is ours in it.
         OSError: it cannot be made.
     """
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    mode = os.stat(folder).st_mode
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        raise PrivateError(f"everyone may write in {folder}; give the KV tier a folder of its own")
+    check_root(folder)
+
+
+def check_root(folder: str) -> None:
+    """May this user keep blocks in a folder that is there? Nothing is made or changed.
+
+    Who owns a folder, or may write in it where names are not tied to their owners (the sticky bit), can put another
+    folder in the place of ours, and gets what is written then.
+
+    Raises:
+        PrivateError: another user may rename what is ours in it.
+        OSError: it is not there, or cannot be looked at.
+    """
+    found = os.stat(folder)
+    if found.st_uid not in (0, os.geteuid()):
+        raise PrivateError(
+            f"{folder} belongs to another user (uid {found.st_uid}), who could exchange the KV in it; "
+            "give the KV tier a folder of its own: a new one in there is made for this user alone"
+        )
+    for who, bit in (("everyone", stat.S_IWOTH), ("its group", stat.S_IWGRP)):
+        if found.st_mode & bit and not found.st_mode & stat.S_ISVTX:
+            raise PrivateError(
+                f"{who} may write in {folder} and could exchange the KV in it; give the KV tier a folder of its own "
+                f"(a new one in there is made for this user alone), or take that right away: chmod go-w {folder}"
+            )
 
 
 def make_private(folder: str) -> None:
@@ -141,6 +163,11 @@ def sweep(root: str, cap: int, *, want: int = 0, keep_share: float = KEEP_SHARE,
             if (gone := _unlink(path)) is not None:
                 held, removed, removed_bytes = held - size, removed + gone, removed_bytes + gone * size
     return Swept(held, removed, removed_bytes)
+
+
+def held(root: str) -> int:
+    """Bytes of all blocks under `root`, as the cap counts them; other things there count nothing."""
+    return sum(found.st_size for _, found in _files(root))
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

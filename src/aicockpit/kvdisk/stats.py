@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
-# Name -> (help, label or None). Counters add up over workers; of a gauge the last worker's value stands.
+# Name -> (help, label or None). Counters add up over workers; of a gauge the last value stands. STATES are told by each
+# part of an engine, "storing:0" by rank 0, and hold only when they hold for every part.
 COUNTERS: dict[str, tuple[str, str | None]] = {
     "loaded_blocks": ("Blocks loaded from disk.", None),
     "loaded_bytes": ("Bytes loaded from disk.", None),
@@ -27,6 +28,7 @@ GAUGES: dict[str, str] = {
     "load_bytes_per_second": "Measured speed of loading.",
     "prefill_tokens_per_second": "Measured speed of computing a prompt's first thousand tokens.",
 }
+STATES = ("storing", "loading")
 Data = dict[str, float]
 
 
@@ -59,8 +61,43 @@ class Counts:
 
 
 def merged(one: Mapping[str, float], other: Mapping[str, float]) -> Data:
-    """Counters added, gauges from the second."""
+    """Counters added, gauges from the second; those of one part of an engine stay apart from another's."""
     result = dict(one)
     for key, value in other.items():
-        result[key] = value if key in GAUGES else result.get(key, 0) + value
+        result[key] = value if key.partition(":")[0] in GAUGES else result.get(key, 0) + value
+    return result
+
+
+def of_part(data: Mapping[str, float], part: str) -> Data:
+    """What a part of an engine tells, its states under its own name."""
+    return {keyed(name, part) if name in STATES else name: value for name, value in data.items()}
+
+
+def off(part: str) -> Data:
+    """What a part tells that neither stores nor loads."""
+    return of_part(dict.fromkeys(STATES, 0.0), part)
+
+
+class States:
+    """The states of engines from what their parts have told so far: the least of them."""
+
+    def __init__(self) -> None:
+        self._told: dict[Hashable, dict[str, float]] = {}
+
+    def told(self, engine: Hashable, name: str, part: str, value: float) -> float:
+        """A part's news; what holds for the engine then."""
+        parts = self._told.setdefault((engine, name), {})
+        parts[part] = value
+        return min(parts.values())
+
+
+def folded(data: Mapping[str, float]) -> Data:
+    """The same for a line in the log: each state once."""
+    states, result = States(), Data()
+    for key, value in data.items():
+        name, _, part = key.partition(":")
+        if name in STATES:
+            result[name] = states.told(None, name, part, value)
+        else:
+            result[key] = value
     return result

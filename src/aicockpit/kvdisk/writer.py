@@ -83,6 +83,7 @@ class Writer:
         self._off_until: float | None = None
         self._refused: list[bytes] = []
         self._held = False
+        self._chore: Callable[[], None] | None = None
         self._stop = False
         self._discard = False
         self._told: set[str] = set()
@@ -117,6 +118,12 @@ class Writer:
             with self._changed:
                 self._held = held
                 self._changed.notify_all()
+
+    def later(self, chore: Callable[[], None]) -> None:
+        """Have something small done on this thread, which may wait for the disk; the last one counts."""
+        with self._changed:
+            self._chore = chore
+            self._changed.notify_all()
 
     def take_refused(self) -> list[bytes]:
         """Names of blocks that are not written, since the last call."""
@@ -184,15 +191,19 @@ class Writer:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._stop and not self._discard and (not self._queue or self._waits()):
+                while not (self._stop or self._discard or self._chore) and (not self._queue or self._waits()):
                     if not self._changed.wait(IDLE_S) and not self._queue:
                         self._buffers -= len(self._spare)
                         self._spare.clear()
                 if self._discard:
                     break
-                if not self._queue:
-                    return
-                waiting = self._queue.popleft()
+                chore, self._chore = self._chore, None
+                waiting = None if chore or not self._queue else self._queue.popleft()
+            if chore is not None:
+                chore()
+                continue
+            if waiting is None:
+                return
             written = self._write(waiting)
             with self._changed:
                 self._names.discard(waiting.name)

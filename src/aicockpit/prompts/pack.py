@@ -25,7 +25,8 @@ from typing import Protocol, TypeVar
 import xxhash
 
 from aicockpit.prompts.languages import TEXT, is_noise
-from aicockpit.prompts.rank import Graph, graph, rank_of
+from aicockpit.prompts.portions import Portions, whole
+from aicockpit.prompts.rank import Graph, linked, ranked
 from aicockpit.prompts.skeleton import Analysis
 
 WHOLE_CHARS = 1_500  # a longer file is never given whole
@@ -133,11 +134,30 @@ def build(
     it; it orders items and chooses none. `known`: the sources' graph, if it is at hand. Equal input gives equal ids.
     A budget that does not hold the header and one item gives a pack without tokens.
     """
+    return whole(building(sources, texts, style, encoder, repo, budget, cache, churn=churn, known=known))
+
+
+def building(
+    sources: Sequence[Source],
+    texts: Callable[[bytes], str],
+    style: Style[E],
+    encoder: E,
+    repo: str,
+    budget: int,
+    cache: ItemCache,
+    *,
+    churn: Mapping[str, int] | None = None,
+    known: Graph | None = None,
+) -> Portions[Pack]:
+    """`build`, in portions."""
     header = tuple(style.header(encoder, repo))
-    known = known or graph({source.path: source.analysis for source in sources})
+    if known is None:
+        known = yield from linked({source.path: source.analysis for source in sources})
+    yield
     by_path = {source.path: source for source in sources}
     referrers = dict(zip(known.paths, known.referrers, strict=True))
-    ranks = rank_of(known)
+    ranks = yield from ranked(known)
+    yield
     order = sorted(
         (path for path in ranks if path in by_path and by_path[path].analysis.skeleton and not is_noise(path)),
         key=lambda path: (by_path[path].analysis.language == TEXT, -ranks[path], path.count("/"), path),
@@ -145,6 +165,7 @@ def build(
     left, largest, misses = budget - len(header), budget // LARGEST_SHARE, 0
     items: list[Item] = []
     for place, path in enumerate(order):
+        yield
         source = by_path[path]
         kind, text = _choose(source, referrers[path], texts)
         cut = _cut(text, largest * CHARS_PER_TOKEN)
@@ -160,6 +181,7 @@ def build(
             continue
         left -= len(tokens)
         items.append(Item(path, kind, cut, tokens, _why(place, len(order), referrers[path], cut != text), source.hash))
+    yield
     if not items:
         header = ()
     often = churn or {}

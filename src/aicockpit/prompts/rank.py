@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from aicockpit.prompts.languages import TEXT, family
+from aicockpit.prompts.portions import Portions, whole
 from aicockpit.prompts.resolve import Resolver
 from aicockpit.prompts.skeleton import Analysis
 
@@ -20,6 +21,7 @@ MANY_DEFINERS = 16  # a name defined in more files says nothing, but for those t
 MAX_EDGES = 48  # per file, the heaviest
 DOUBT = 0.1  # of its weight is left to a reference that no import explains
 STRONG = 0.5  # an edge as heavy as this counts as a reference when files are counted
+AT_ONCE = 1000  # files between two pauses, where one file is little work
 LOOSE = ("go", "java", "csharp", "ruby", "php")  # see names of other files without an import
 
 
@@ -44,13 +46,23 @@ def graph(analyses: Mapping[str, Analysis]) -> Graph:
     the rest counts little too (`parts.append` means no `append` of ours), unless the language needs no import for it:
     a file of the same folder, or a type, outside of Python, JavaScript, TypeScript, Rust, C and C++.
     """
+    return whole(linked(analyses))
+
+
+def linked(analyses: Mapping[str, Analysis]) -> Portions[Graph]:
+    """`graph`, in portions."""
     linker = _Linker(analyses)
-    edges = [linker.edges(number) for number in range(len(linker.paths))]
-    referrers = [0] * len(edges)
-    for out in edges:
+    yield
+    yield from linker.define()
+    edges = []
+    referrers = [0] * len(linker.paths)
+    for number in range(len(linker.paths)):
+        out = linker.edges(number)
+        edges.append(out)
         for target, weight in out:
             if weight >= STRONG:
                 referrers[target] += 1
+        yield
     return Graph(linker.paths, tuple(edges), tuple(referrers))
 
 
@@ -65,10 +77,14 @@ class _Linker:
         self._resolver = Resolver((path, language) for path, language in code if language != TEXT)
         self._sets: dict[int, frozenset[str]] = {}
         self._definers: dict[str, dict[str, list[int]]] = {}  # family -> name -> files
+
+    def define(self) -> Portions[None]:
+        """Learn which names are defined where, which `edges` needs."""
         for place, analysis in enumerate(self._analyses):
             names = self._definers.setdefault(family(analysis.language), {})
             for name in analysis.defines:
                 names.setdefault(name, []).append(place)
+            yield
 
     def edges(self, place: int) -> tuple[tuple[int, float], ...]:
         """The files that one file refers to, with weights, heaviest first."""
@@ -115,26 +131,37 @@ class _Linker:
 
 def rank_of(graph: Graph) -> dict[str, float]:
     """PageRank of each file; sums to 1. A file that refers to nothing, or only by doubt, gives its share to all."""
+    return whole(ranked(graph))
+
+
+def ranked(graph: Graph) -> Portions[dict[str, float]]:
+    """`rank_of`, in portions."""
     size = len(graph.paths)
     if not size:
         return {}
     shares = []
-    for out in graph.edges:
+    for place, out in enumerate(graph.edges):
         total = max(1.0, sum(weight for _, weight in out))
         shares.append(tuple((target, weight / total) for target, weight in out))
+        if place % AT_ONCE == 0:
+            yield
     leaks = [1.0 - sum(share for _, share in out) for out in shares]
     ranks = [1.0 / size] * size
     for _ in range(ROUNDS):
+        yield
         idle = sum(rank * leak for rank, leak in zip(ranks, leaks, strict=True))
         after = [(1.0 - DAMPING + DAMPING * idle) / size] * size
-        for rank, out in zip(ranks, shares, strict=True):
+        for place, (rank, out) in enumerate(zip(ranks, shares, strict=True)):
             rank *= DAMPING
             for target, share in out:
                 after[target] += rank * share
+            if place % AT_ONCE == 0:
+                yield
         change = sum(abs(new - old) for new, old in zip(after, ranks, strict=True))
         ranks = after
         if change < ENOUGH:
             break
+    yield
     total = sum(ranks)
     return {path: rank / total for path, rank in zip(graph.paths, ranks, strict=True)}
 

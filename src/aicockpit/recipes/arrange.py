@@ -220,7 +220,10 @@ def _made(one: _Engine, placed: Placement, slots: Mapping[str, Slot]) -> tuple[_
         residence,
     )
     adapters = None if m.lora is None else tuple(m.lora.items())
-    return one, replace(shape, lora=adapters, context=m.context, part=part, kv_tier=one.kv_tier, sleep=m.sleep)
+    # A recipe's role is the first of several: only one that generates nothing says what it is not for.
+    role = m.role or (tenant.role if tenant.role in ROLES_WITHOUT_KV else "")
+    shape = replace(shape, context=m.context, part=part, kv_tier=one.kv_tier, sleep=m.sleep, role=role)
+    return one, replace(shape, lora=adapters)
 
 
 def _thousandths(tenant: Tenant, share: int, slot: Slot) -> int:

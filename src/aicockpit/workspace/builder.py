@@ -1,21 +1,19 @@
 """Packs, journal entries and neighbourhoods, made in one niced child process so that requests never wait for them.
 
-Calls go through in order, in small portions: an entry for a save waits for one portion of a large build, not for the
-build. A child that dies is replaced; the call that it died of is tried once more, and a portion of files that kills it
-twice is tried file by file, so that one bad file costs itself alone.
+Calls are done in portions of some 50 ms, and small calls go first: an entry for a save waits for one portion of a large
+build, not for the build, however many builds there are. A child that dies is replaced; the call that it died of is
+tried once more, and a portion of files that kills it twice is tried file by file, so that one bad file costs itself
+alone. One that was dead before the call came costs no attempt.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import pickle
 import sys
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,25 +38,27 @@ from aicockpit.workspace.builds import (
     select,
     silent,
 )
+from aicockpit.workspace.child import Child, Died, Reply
 from aicockpit.workspace.manifest import File
-from aicockpit.workspace.workshop import FRAME, Workshop, answer
+from aicockpit.workspace.workshop import GO_ON, Calls, Workshop
 
 logger = logging.getLogger(__name__)
 
-# Files analysed by one call: some 50 ms of work.
+# Files analysed by one call: some 50 ms of work, or some portions of it.
 PORTION = 50
-# One call may take so long (seconds); a child that takes longer hangs, and is replaced.
+# One portion may take so long (seconds); a child that takes longer hangs, and is replaced.
 CALL_S = 180.0
-STOP_S = 5.0
-# So often the index of a tree is grown for one search: the child may die on the way.
+# So often a tree is surveyed for one pack, and its index is grown for one search: the child may die on the way, also of
+# calls for other trees.
+_SURVEYED_ATTEMPTS = 4
 _GROWN_ATTEMPTS = 3
 # Contents remembered as deadly.
 DEADLY_KEPT = 1000
-_STDERR_LINE = 1 << 16
+_STOPPING = "the server is stopping"
 
 
-class _Died(BuildFailed):
-    """The child ended before it answered."""
+class _Interrupted(Exception):
+    """The child died of another call while this one waited for its next portion."""
 
 
 class Builder:
@@ -78,8 +78,9 @@ class Builder:
         self._command = tuple(command or (sys.executable, "-m", "aicockpit.workspace.workshop", str(folder)))
         self._max_file, self._max_files = max_file, max_files
         self._shop: Workshop | None = None
-        self._child: _Child | None = None
-        self._turn = asyncio.Lock()
+        self._child: Child | None = None
+        # Taken in this order: for one pack's assembling, for one large portion, for the child.
+        self._assembling, self._large, self._turn = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._closed = False
         self._deadly: dict[bytes, None] = {}
         self.deaths = 0
@@ -100,15 +101,18 @@ class Builder:
         """A pack of at most `budget` tokens. `report` hears files analysed and their number. Raises BuildFailed."""
         started = time.monotonic()
         built: Built | None = None
-        survey = await self._survey(snapshot, report)
-        for _ in range(2):
-            built = await self._call("assemble", snapshot.tag, spec, kind, budget)
-            if built is not None:
-                break
-            survey = await self._survey(snapshot, report)
+        chosen = await self._analyse(snapshot, report)
+        async with self._assembling:  # one graph is made at a time, and no other pack's survey pushes this one out
+            for attempt in range(_SURVEYED_ATTEMPTS):
+                if attempt:
+                    await self._analyse(snapshot)
+                crashed = await self._survey(snapshot, chosen)
+                built = await self._call("assemble", snapshot.tag, spec, kind, budget, large=True)
+                if built is not None:
+                    break
         if built is None:
-            raise BuildFailed("the builder lost its survey twice; is the server short of memory?")
-        left = replace(survey[0], gone=built.left.gone, crashed=survey[1])
+            raise BuildFailed("the builder lost its survey again and again; is the server short of memory?")
+        left = replace(chosen.left, gone=built.left.gone, crashed=crashed)
         return replace(built, left=left, seconds=time.monotonic() - started)
 
     async def journal(
@@ -128,11 +132,11 @@ class Builder:
             if fine:
                 made = await self._call("journal", spec, kind, fine, lines, attempts=1)
                 said.update(zip(fine, made, strict=True))
-        except _Died:
+        except Died:
             for change in fine:
                 try:
                     said[change] = (await self._call("journal", spec, kind, [change], lines, attempts=1))[0]
-                except _Died as error:
+                except Died as error:
                     self._condemn(change[0], change[2] or change[1], error)
         return [said.get(change) or Said(change[0], change[2], "", ()) for change in changes]
 
@@ -152,7 +156,7 @@ class Builder:
         content = None if content in self._deadly else content
         found: NearBy | None = await self._call("near", snapshot.tag, spec, path, content, budget, without)
         if found is None:
-            await self._survey(snapshot, silent)
+            await self._survey(snapshot, await self._analyse(snapshot))
             found = await self._call("near", snapshot.tag, spec, path, content, budget, without)
         return found or NearBy()
 
@@ -161,8 +165,8 @@ class Builder:
         if content is None or content in self._deadly:
             return ()
         try:
-            ids: tuple[int, ...] = await self._call("runway", spec, path, content, line, begun, attempts=1)
-        except _Died as error:
+            ids: tuple[int, ...] = await self._call("runway", spec, path, content, line, begun)
+        except Died as error:
             self._condemn(path, content, error)
             return ()
         return ids
@@ -189,19 +193,21 @@ class Builder:
         if child is not None:
             await child.close()
 
-    async def _survey(self, snapshot: Snapshot, report: Progress) -> tuple[Any, tuple[str, ...]]:
-        """Analyse a snapshot, in portions, and have it kept at hand. What was left out, and what crashed."""
+    async def _analyse(self, snapshot: Snapshot, report: Progress = silent) -> Chosen:
+        """Have the analyses of a snapshot made. The files chosen, and what was left out."""
         chosen = await self._select(list(snapshot.files.values()))
         total = len(chosen.files)
         for start in range(0, total, PORTION):
             report(start, total)
             await self._portion("analyse", [(file.path, file.hash) for file in chosen.files[start : start + PORTION]])
         report(total, total)
-        fine = [file for file in chosen.files if file.hash not in self._deadly]
-        crashed = tuple(file.path for file in chosen.files if file.hash in self._deadly)[:20]
-        rows = [(file.path, file.hash, file.mtime_ns) for file in fine]
-        await self._call("survey", snapshot.tag, snapshot.repo, rows)
-        return chosen.left, crashed
+        return chosen
+
+    async def _survey(self, snapshot: Snapshot, chosen: Chosen) -> tuple[str, ...]:
+        """Have a snapshot that was analysed kept at hand. Some of those that crashed."""
+        rows = [(file.path, file.hash, file.mtime_ns) for file in chosen.files if file.hash not in self._deadly]
+        await self._call("survey", snapshot.tag, snapshot.repo, rows, large=True)
+        return tuple(file.path for file in chosen.files if file.hash in self._deadly)[:20]
 
     async def _select(self, files: list[File]) -> Chosen:
         if len(files) <= PORTION:
@@ -218,7 +224,7 @@ class Builder:
             return [(file.path, file.hash) for file in fine if not is_noise(file.path)]
 
         rows = rows_of() if len(chosen.files) <= PORTION else await asyncio.to_thread(rows_of)
-        due = await self._call("plant", snapshot.workspace, rows)
+        due = await self._call("plant", snapshot.workspace, rows, large=True)
         for start in range(0, len(due), PORTION):
             report(start, len(due))
             if not await self._portion("grow", due[start : start + PORTION], snapshot.workspace):
@@ -233,156 +239,102 @@ class Builder:
         if not files:
             return True
         try:
-            return await self._call(name, *before, files) is not False
-        except _Died:
+            return await self._call(name, *before, files, large=True) is not False
+        except Died:
             for path, content in files:
                 try:
-                    await self._call(name, *before, [(path, content)], attempts=1)
-                except _Died as error:
+                    await self._call(name, *before, [(path, content)], attempts=1, large=True)
+                except Died as error:
                     self._condemn(path, content, error)
             return False
 
-    def _condemn(self, path: str, content: bytes | None, error: _Died) -> None:
+    def _condemn(self, path: str, content: bytes | None, error: Died) -> None:
         logger.warning("%s is left out of all context: the builder dies of it (%s)", path, error)
         if content is not None:
             self._deadly[content] = None
         while len(self._deadly) > DEADLY_KEPT:
             del self._deadly[next(iter(self._deadly))]
 
-    async def _call(self, name: str, *values: object, attempts: int = 2) -> Any:
-        """One call to the workshop. Raises BuildFailed with its reason, _Died (a BuildFailed) after `attempts`."""
+    async def _call(self, name: str, *values: object, attempts: int = 2, large: bool = False) -> Any:
+        """One call to the workshop. `large`: it waits behind others of that kind, as do all portions but the first.
+
+        Raises BuildFailed with its reason, Died (a BuildFailed) after `attempts`.
+        """
         if self._inline:
-            self._shop = self._shop or Workshop(self._folder)
+            return await self._inside(name, values)
+        attempt = 0
+        while True:
+            try:
+                return await self._attempt(name, values, large)
+            except _Interrupted:
+                continue
+            except Died as error:
+                attempt += error.heard
+                logger.warning("the builder's process ended in %r (%s), attempt %d", name, error, attempt)
+                if attempt >= attempts:
+                    raise Died(f"the builder's process died {attempts} times in {name!r}: {error}") from error
+
+    async def _attempt(self, name: str, values: tuple[object, ...], large: bool) -> Any:
+        """A call on one child. Raises BuildFailed; Died when the child does; _Interrupted when another did it."""
+        child, number = None, 0
+        reply: Reply = (None, None)
+        try:
+            while reply[0] is None:
+                async with self._lane(large or child is not None):
+                    if child is None:
+                        child = await self._ready()
+                        number = child.number()
+                        reply = await self._reply(child, child.ask(number, name, values, self._call_s))
+                    elif child is self._child:
+                        reply = await self._reply(child, child.go_on(number, name, self._call_s))
+                    else:
+                        raise _Interrupted
+        finally:
+            if child is not None and reply[0] is None:
+                child.leave(number)
+        return _result(reply)
+
+    @asynccontextmanager
+    async def _lane(self, large: bool) -> AsyncIterator[None]:
+        """The child's turn. Of large portions one at most stands in line for it, so small calls pass the others."""
+        async with self._large if large else nullcontext(), self._turn:
+            yield
+
+    async def _ready(self) -> Child:
+        if self._closed:
+            raise BuildFailed(_STOPPING)
+        if self._child is None or self._child.ended:
+            self._child = await Child.start(self._command)
+        return self._child
+
+    async def _reply(self, child: Child, asked: Awaitable[Reply]) -> Reply:
+        try:
+            return await asked
+        except Died as error:
+            self.deaths += 1
+            self._child = None
+            await child.close()
+            if self._closed:
+                raise BuildFailed(_STOPPING) from error
+            raise
+
+    async def _inside(self, name: str, values: tuple[object, ...]) -> Any:
+        self._shop = self._shop or Workshop(self._folder)
+        calls = Calls(self._shop)
+        await asyncio.sleep(0)
+        reply = calls.answer(0, name, values)
+        while reply[0] is None:
             await asyncio.sleep(0)
-            return _result(answer(self._shop, name, values))
-        for attempt in range(1, attempts + 1):
-            async with self._turn:
-                if self._closed:
-                    raise BuildFailed("the server is stopping")
-                if self._child is None or self._child.ended:
-                    self._child = await _Child.start(self._command)
-                child = self._child
-                try:
-                    return _result(await child.call(name, values, self._call_s))
-                except _Died as error:
-                    self.deaths += 1
-                    self._child = None
-                    await child.close()
-                    if self._closed:
-                        raise BuildFailed("the server is stopping") from error
-                    logger.warning("the builder's process ended in %r (%s), attempt %d", name, error, attempt)
-                    if attempt == attempts:
-                        raise _Died(f"the builder's process died {attempts} times in {name!r}: {error}") from error
-        raise AssertionError("unreachable")
+            reply = calls.answer(0, GO_ON, ())
+        return _result(reply)
 
 
 def _is_source(path: str) -> bool:
     return language_of(path) is not None
 
 
-def _result(reply: tuple[bool, Any]) -> Any:
+def _result(reply: Reply) -> Any:
     fine, value = reply
     if not fine:
         raise BuildFailed(str(value))
     return value
-
-
-class _Child:
-    """One run of the workshop's process. `call` is not for two at a time, but may be cancelled."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._count = 0
-        self._waiting: dict[int, asyncio.Future[tuple[bool, Any]]] = {}
-        self._said: deque[str] = deque(maxlen=20)
-        self._hear = asyncio.create_task(self._read(), name="builder answers")
-        self._listen = asyncio.create_task(self._read_errors(), name="builder stderr")
-
-    @classmethod
-    async def start(cls, command: Sequence[str]) -> _Child:
-        pipe = asyncio.subprocess.PIPE
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=pipe, stdout=pipe, stderr=pipe, limit=_STDERR_LINE, start_new_session=True,
-                env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
-            )  # fmt: skip
-        except OSError as error:
-            raise BuildFailed(f"the builder's process cannot be started: {error}") from error
-        return cls(process)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def ended(self) -> bool:
-        return self._hear.done()
-
-    async def call(self, name: str, values: tuple[object, ...], limit_s: float) -> tuple[bool, Any]:
-        """Raises _Died when the process ends first, or does not answer in time (then it is killed)."""
-        self._count += 1
-        number = self._count
-        future: asyncio.Future[tuple[bool, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        body = pickle.dumps((number, name, values), pickle.HIGHEST_PROTOCOL)
-        assert self._process.stdin is not None
-        try:
-            if self.ended:
-                raise _Died(self._reason())
-            self._process.stdin.write(FRAME.pack(len(body)) + body)
-            with contextlib.suppress(ConnectionError):  # its end is heard of by the reader, with the reason
-                await self._process.stdin.drain()
-            async with asyncio.timeout(limit_s):
-                return await future
-        except TimeoutError as error:
-            self._kill()
-            raise _Died(f"no answer to {name!r} within {limit_s:g} s") from error
-        finally:
-            del self._waiting[number]
-
-    async def close(self) -> None:
-        """It ends by itself when its input does; one that is in the middle of something is killed."""
-        self._kill()
-        await self._process.wait()
-        await asyncio.wait([self._hear, self._listen], timeout=STOP_S)
-        for task in (self._hear, self._listen):
-            task.cancel()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        with contextlib.suppress(ConnectionError):
-            await self._process.stdin.wait_closed()
-
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-
-    def _reason(self) -> str:
-        last = next((line for line in reversed(self._said) if line.strip()), "")
-        status = self._process.returncode
-        how = "" if status is None else f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        return ": ".join(part for part in (how, last) if part) or "it closed its output"
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        try:
-            while True:
-                head = await self._process.stdout.readexactly(FRAME.size)
-                body = await self._process.stdout.readexactly(FRAME.unpack(head)[0])
-                number, fine, value = pickle.loads(body)
-                future = self._waiting.get(number)
-                if future is not None and not future.done():
-                    future.set_result((fine, value))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            await self._process.wait()
-            await asyncio.wait([self._listen], timeout=1.0)
-            for future in self._waiting.values():
-                if not future.done():
-                    future.set_exception(_Died(self._reason()))
-
-    async def _read_errors(self) -> None:
-        assert self._process.stderr is not None
-        with contextlib.suppress(ValueError, ConnectionError):  # ValueError: a line beyond the limit
-            while line := await self._process.stderr.readline():
-                text = line.decode("utf-8", "replace").rstrip()
-                self._said.append(text)
-                logger.debug("builder: %s", text)

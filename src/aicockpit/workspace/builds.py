@@ -28,7 +28,8 @@ class ModelSpec:
     """A served model as prompts are made for it.
 
     `folder` holds its tokenizer.json; None: it is not known here, and `why_not` says why. `fim` overrides the detected
-    style, `budget` the table's tokens (0: no context). `max_model_len` in tokens, None: not known yet.
+    style, `budget` the table's tokens (0: no context). `max_model_len` in tokens, None: not known yet. `kinds`: the
+    lanes that it is served for.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ModelSpec:
     max_model_len: int | None = None
     fim: str = ""
     budget: int | None = None
+    kinds: tuple[Kind, ...] = KINDS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

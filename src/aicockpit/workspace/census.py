@@ -1,9 +1,9 @@
-"""How many files of a workspace are never read for its context, and why: `room.py` keeps one, `status.py` shows it."""
+"""How many files of a workspace are never read for its context, and why: `tree.py` keeps one, `status.py` shows it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aicockpit.workspace.builds import MAX_FILE, MAX_FILES, Left, left_by_limits, why_left
@@ -23,6 +23,17 @@ class Census:
     def changed(self) -> None:
         """The files are others."""
         self._left = None
+
+    def count(self, files: Mapping[str, File]) -> None:
+        """The files are these. In any thread: it takes milliseconds for a large tree."""
+        self._left = left_by_limits(files.values(), *self._limits)
+
+    def follow(self, gone: Iterable[File | None], come: Iterable[File | None], files: int) -> None:
+        """Some files gave way to others (None: was not there, is not there), and there are so many now."""
+        if self._left is not None:
+            max_file, max_files = self._limits
+            large = self._left.large + _over(come, max_file) - _over(gone, max_file)
+            self._left = Left(large=large, beyond=max(0, files - large - max_files))
 
     def left(self, files: Mapping[str, File]) -> Left:
         """Files over the limits, as the files are now."""
@@ -51,3 +62,7 @@ class Census:
             "max_files": max_files,
             "reasons": list(why_left(left, max_file, max_files)),
         }
+
+
+def _over(files: Iterable[File | None], size: int) -> int:
+    return sum(file is not None and file.size > size for file in files)

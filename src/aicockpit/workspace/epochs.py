@@ -24,6 +24,7 @@ from aicockpit.workspace.status import status_of
 from aicockpit.workspace.steps import Progress, Target
 from aicockpit.workspace.store import Store
 from aicockpit.workspace.track import EpochLimits, Track
+from aicockpit.workspace.turns import Turns
 from aicockpit.workspace.wishes import same, wishes
 
 __all__ = ["Contexts", "EpochLimits", "Head", "ModelSpec", "Render"]
@@ -57,7 +58,7 @@ class Contexts:
         self._rooms: dict[int, Room] = {}
         self._sent: dict[str, list[Target]] = {}
         self._soon: asyncio.Handle | None = None
-        self._latest: tuple[int, str] | None = None
+        self._turns = Turns()
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._desk = Desk(
@@ -169,10 +170,10 @@ class Contexts:
             why = room.refused.get((model, lane)) or room.absent.get(model)
             lacks = Lacks.BUDGET if (model, lane) in room.refused else Lacks.EPOCH
             return Head(reason=why or "warming 0 %", lacks=lacks)
-        if self._latest != (workspace_id, model):
-            self._latest = (workspace_id, model)
+        now = self._clock()
+        if self._turns.asked((workspace_id, model), now):
             self._retarget_soon()
-        if path and path not in track.open:
+        if path and path not in track.open and track.open.has_room(now):
             room.focus(path, model)
         return track.head(engine_name, self.sight, path, asked)
 
@@ -246,10 +247,15 @@ class Contexts:
             del self._sent[name]
 
     def _in_order(self) -> list[Track]:
-        """Tracks by last use of workspace and model; completions before chat."""
-        rooms = sorted(self._rooms.values(), key=lambda room: -room.used)
-        tracks = [track for room in rooms for track in room.tracks.values()]
+        """Tracks by who was asked for last, workspaces without a request by their last use; completions before chat."""
+        self._turns.keep(self._rooms)
+        place = {key: number for number, key in enumerate(self._turns)}
+        tracks = [track for room in self._rooms.values() for track in room.tracks.values()]
         return sorted(
             tracks,
-            key=lambda one: ((one.id, one.spec.name) != self._latest, -self._rooms[one.id].used, KINDS.index(one.kind)),
+            key=lambda one: (
+                place.get((one.id, one.spec.name), len(place)),
+                -self._rooms[one.id].used,
+                KINDS.index(one.kind),
+            ),
         )

@@ -60,6 +60,30 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
+class Applied:
+    """The tree is now the client's. `changed` is empty when it was before; `revision` is the same then."""
+
+    revision: int
+    changed: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Nothing was applied: these contents are not here. `count` of them; `hashes` are the first."""
+
+    revision: int
+    hashes: tuple[bytes, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Nothing was applied: the change was made against another revision than this, the current one."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What has to be written so that the known tree becomes the client's."""
 

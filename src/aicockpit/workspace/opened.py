@@ -8,16 +8,19 @@ request at that line will have, cut from the file as it was saved last. No I/O; 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aicockpit.prompts.tail import sample
-from aicockpit.workspace.builds import NearBy
+from aicockpit.workspace.builds import NearBy, Similar
 from aicockpit.workspace.epoch import Chain, Epoch, near_chain, renumbered, similar_chain, with_runway
 from aicockpit.workspace.head import Choice, Hold
 from aicockpit.workspace.lookout import Lookout
 
 # A runway that differs from what is warm only in so many last tokens (a line or two) is not worth another one.
 _NEARLY = 32
+# A head that changes has what differs from its runway computed anew. More than so many tokens of it, as after a jump or
+# when the file became another one, are worth another runway; a new line, which moves what stands behind it, is not.
+_ANEW = 128
 
 
 @dataclass(slots=True)
@@ -36,6 +39,14 @@ class Near:
     similar: tuple[int, ...] = ()
     less: int = 0
     moved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What stood behind an epoch in an open file at some time."""
+
+    near: Near
+    found: Similar
 
 
 @dataclass(slots=True)
@@ -69,12 +80,12 @@ class Opened:
         return *found, held.chain
 
     def seen(self, tail: tuple[int, ...], prefix: str = "") -> bool:
-        """A request had this tail, and this text before its cursor. True when a chain was made before anything was
-        known to put behind it."""
+        """A request had this tail, and this text before its cursor. True when a chain that is to serve has nothing of
+        it behind it."""
         self.tail, self.line, self.landed = tail, None, None
         if prefix:
             self.begun = sample(prefix)
-        return any(self._bare(one) for one in self.nears.values())
+        return any(self._behind(one) for one in self.nears.values())
 
     def point(self, line: int) -> bool:
         """An editor's cursor is at this line. True when that is news."""
@@ -104,13 +115,17 @@ class Opened:
         for one in self.nears.values():
             one.moved, one.less = True, 0 if one.less == 1 else one.less
 
-    def _bare(self, one: Near) -> bool:
-        """It has no runway yet, and some engine does not serve it yet."""
+    def _behind(self, one: Near) -> bool:
+        """It has no runway yet, or one of another text, and some engine does not serve it yet."""
         chain = one.chain
-        if chain is None or chain.runway or one.less or not self.tail:
+        if chain is None or one.less or not self.tail:
             return False
         served = [hold.choice for hold in self.holds.values() if hold.choice is not None]
-        return any(choice.chain.upto(choice.cut.end) is not chain.head for choice in served)
+        if all(choice.chain.upto(choice.cut.end) is chain.head for choice in served):
+            return False
+        start = len(chain.tokens) - chain.runway
+        alike = max(0, min(chain.runway, len(self.tail)) - _ANEW)
+        return not chain.runway or chain.tokens[start : start + alike] != self.tail[:alike]
 
     def renew(self, serial: int, under: Chain, given_up: bool, similar: tuple[int, ...] = ()) -> None:
         """Set the neighbourhood behind the journal as it is now. `given_up`: some engine will not have the last one."""
@@ -124,7 +139,7 @@ class Opened:
             chain = similar_chain(one.base, similar)
         elif one.similar is not similar:
             chain = similar_chain(one.base, similar)
-        elif one.less == before and not one.moved and not self._bare(one):
+        elif one.less == before and not one.moved and not self._behind(one):
             return
         one.chain, one.similar, one.moved = with_runway(chain, runway), similar, False
 
@@ -138,6 +153,15 @@ class Opened:
             if held is not None and held.epoch.serial == epoch.serial:
                 chain = renumbered(held.chain, held.cut)
                 hold.choice = Choice(epoch, chain, chain.cuts[-1], held.resident)
+
+    def view(self, serial: int) -> View | None:
+        """What stands behind an epoch now."""
+        one = self.nears.get(serial)
+        return View(replace(one), self.lookout.found) if one else None
+
+    def recall(self, serial: int, view: View) -> None:
+        """It stands there again, behind the same epoch under its new serial."""
+        self.nears[serial], self.lookout.found = replace(view.near), view.found
 
     def forget(self, serials: set[int], engines: set[str]) -> None:
         """Only these epochs and engines are left. What is held of another epoch serves on."""

@@ -12,10 +12,9 @@ from itertools import islice
 from aicockpit.workspace.budget import Budget
 from aicockpit.workspace.builds import NearBy
 from aicockpit.workspace.epoch import Epoch
-from aicockpit.workspace.opened import Near, Opened
+from aicockpit.workspace.opened import Near, Opened, View
+from aicockpit.workspace.turns import FRONT_S
 
-# For so long (seconds) the file worked in last stays in front of another one: two people take no turns in the cache.
-_FRONT_S = 5.0
 # What is known of files is kept beyond those that are open, for who comes back to one.
 _KEPT = 32
 
@@ -53,13 +52,24 @@ class OpenFiles:
             return news
         return news | opened.lookout.point(line) | opened.point(line)
 
+    def has_room(self, now: float) -> bool:
+        """Another file may be open: one of those that are is not worked in. It makes way first."""
+        files = self.items()
+        busy = [path for path, opened in reversed(files) if now < opened.seen_at + FRONT_S]
+        if len(busy) >= self._most:
+            return False
+        if len(files) >= self._most:
+            for path in busy:
+                self._files.move_to_end(path)
+        return True
+
     def seen(self, path: str, tail: tuple[int, ...], prefix: str, now: float) -> bool:
         """A request had this tail, and this text before its cursor. True when there is something to do."""
         opened = self._files.get(path)
         if opened is None:
             return False
         front = next(self._files[path] for path in self)
-        comes = front is not opened and now >= front.seen_at + _FRONT_S
+        comes = front is not opened and now >= front.seen_at + FRONT_S
         if comes:  # what had no room behind other files may have it now
             self._files.move_to_end(path)
             for near in opened.nears.values():
@@ -122,6 +132,16 @@ class OpenFiles:
         """When the next place may be looked at, if there is one."""
         looks = [opened.lookout for _, opened in self.items()]
         return min((look.next_at for look in looks if look.pending and not look.searching), default=None)
+
+    def views(self, serial: int) -> dict[str, View]:
+        """What stands behind an epoch now, by path."""
+        return {path: view for path, opened in self.items() if (view := opened.view(serial)) is not None}
+
+    def recall(self, serial: int, views: Mapping[str, View]) -> None:
+        """It stands there again in the files that are still open. See `Opened`."""
+        for path, opened in self.items():
+            if path in views:
+                opened.recall(serial, views[path])
 
     def folded(self, epoch: Epoch) -> None:
         """See `Opened`."""

@@ -1,7 +1,9 @@
 """One workspace while it is in use: its files as the store has them, its tracks, and the one task that changes them.
 
 The task waits for its bell (a save, an open file, a report of a prefetcher, a finished build) or for the next idle
-time; then it reads what changed, lets journals grow, starts and takes builds, and keeps what a restart needs.
+time; then it reads what changed, lets journals grow, starts and takes builds, and keeps what a restart needs. What
+fails is told in the status and tried again, a defect too: that of a lane leaves the others alone, that of the task has
+it launched anew.
 """
 
 from __future__ import annotations
@@ -11,32 +13,32 @@ import contextlib
 import contextvars
 import logging
 import sqlite3
-import uuid
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from datetime import datetime, time, timedelta
 
 from aicockpit.errors import AicockpitError
-from aicockpit.prompts.chat import system_text
-from aicockpit.workspace import saved
 from aicockpit.workspace.budget import budget, wanted
-from aicockpit.workspace.builds import KINDS, BuildFailed, Built, Kind, ModelSpec, Snapshot
+from aicockpit.workspace.builds import BuildFailed, Built, Described, Kind, ModelSpec, Snapshot
+from aicockpit.workspace.care import Care
 from aicockpit.workspace.census import Census
+from aicockpit.workspace.chats import Chats
 from aicockpit.workspace.desk import Desk
-from aicockpit.workspace.epoch import Epoch, chat_chain, with_version
+from aicockpit.workspace.epoch import Epoch
+from aicockpit.workspace.kept import Kept
 from aicockpit.workspace.manifest import File
 from aicockpit.workspace.store import Info
 from aicockpit.workspace.surroundings import Surroundings
-from aicockpit.workspace.track import Building, Rendered, Track
+from aicockpit.workspace.track import Building, Track
+from aicockpit.workspace.tree import MANY, Tree, portions
+from aicockpit.workspace.troubles import Troubles, failure, foreseen, meaning, outcome
 
 logger = logging.getLogger(__name__)
 
-# So many changed files are read one by one; more of them as the whole tree.
-_ONE_BY_ONE = 200
 # How often (seconds) a room looks whether what is overdue can be done.
 _OVERDUE_S = 1.0
 # A new day is noticed so soon (seconds) also on a machine that was suspended over midnight.
 _DAY_S = 60.0
+_Key = tuple[str, Kind]
 
 
 class Room:
@@ -45,22 +47,24 @@ class Room:
     def __init__(self, info: Info, desk: Desk) -> None:
         self.id, self.repo, self.desk = info.id, info.name, desk
         self.used = self.last_save = desk.clock()
-        self.tracks: dict[tuple[str, Kind], Track] = {}
+        self.tracks: dict[_Key, Track] = {}
         self.absent: dict[str, str] = {}
-        self.refused: dict[tuple[str, Kind], str] = {}
-        self.files: dict[str, File] = {}
-        self.hashes: dict[str, bytes] = {}
-        self.census = Census(info.name)
-        self._all, self._dirty = True, set[str]()
-        self._ready = False
+        self.refused: dict[_Key, str] = {}
+        self.tree = Tree(desk.store, info)
         # Open files: the model that they are open for ("": any), and the line of the cursor.
         self._focus: dict[str, tuple[str, int | None]] = {}
-        self._snapshot: Snapshot | None = None
         self._surveyed: Snapshot | None = None
-        self._retry_at = 0.0
         self._bell = asyncio.Event()
-        self.surroundings = Surroundings(desk, info.name, self._tree, self.ring)
+        self._chats, self._kept = Chats(desk, info.name), Kept(desk, info.id, info.name)
+        self.surroundings = Surroundings(desk, info.name, self.tree.snapshot, self.ring)
+        self._specs: dict[str, ModelSpec] = {}
+        self._cares: dict[_Key, Care] = {}
+        # Chat lanes that no engine renders.
+        self._mute: set[_Key] = set()
+        self._troubles = Troubles(desk.clock)
         self._task: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._closed = False
         self._dropped: set[asyncio.Task[Built]] = set()
 
     # From outside; none of these waits.
@@ -68,15 +72,13 @@ class Room:
     def launch(self) -> None:
         # A context of its own: the request that happened to begin it must not stand in its log lines.
         context = contextvars.Context()
+        self._again = None
         self._task = asyncio.create_task(self._run(), name=f"workspace {self.repo}", context=context)
-        self._task.add_done_callback(_tell_defect)
+        self._task.add_done_callback(self._ended)
 
     def changed(self, paths: Collection[str] | None) -> None:
         """Other content is in the store; None: look at the whole tree."""
-        if paths is None or len(paths) > _ONE_BY_ONE:
-            self._all = True
-        else:
-            self._dirty.update(paths)
+        self.tree.touch(paths)
         self.last_save = self.desk.clock()
         self.ring()
 
@@ -94,8 +96,29 @@ class Room:
     def ring(self) -> None:
         self._bell.set()
 
+    @property
+    def files(self) -> Mapping[str, File]:
+        return self.tree.files
+
+    @property
+    def census(self) -> Census:
+        return self.tree.census
+
+    @property
+    def problem(self) -> str:
+        """Why nothing goes on, and when it will be tried again; "" while it does."""
+        return self._troubles.told()
+
+    def halted(self, track: Track) -> str:
+        """Why a lane does not go on at all; "" while it does."""
+        care = self._cares.get((track.spec.name, track.kind))
+        return self.problem or (care.troubles.told("lane") if care else "")
+
     async def close(self) -> None:
         """End its task and its builds."""
+        self._closed = True
+        if self._again is not None:
+            self._again.cancel()
         builds = {track.building.task for track in self.tracks.values() if track.building and track.building.task}
         tasks = [task for task in (self._task, *builds, *self._dropped) if task is not None]
         for task in tasks:
@@ -112,32 +135,48 @@ class Room:
             try:
                 await self._turn()
             except (AicockpitError, OSError, sqlite3.Error) as error:
-                self._retry_at = self.desk.clock() + self.desk.limits.retry_s
-                logger.warning("workspace %s: %s; next try in %g s", self.repo, error, self.desk.limits.retry_s)
+                told = self._troubles.fail("turn", f"stuck: {error}", self.desk.limits.retry_s)
+                logger.warning("workspace %s: %s", self.repo, told)
             else:
-                self._retry_at = 0.0
+                self._troubles.clear()
             self.desk.changed()
             await self._pause()
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """It never ends by itself: it was closed, or it has a defect."""
+        error = failure(task)
+        if self._closed or error is None:
+            return
+        told = self._troubles.fail("task", f"stuck: {meaning(error)}", self.desk.limits.retry_s)
+        logger.error("workspace %s: %s", self.repo, told, exc_info=error)
+        self.tree.doubt()
+        self._again = asyncio.get_running_loop().call_later(
+            max(0.0, self._troubles.at("task") - self.desk.clock()), self.launch
+        )
+
     async def _turn(self) -> None:
-        await self._refresh()
+        changed = await self.tree.refresh()
+        for part in portions(changed):
+            for track in self.tracks.values():
+                track.saved(part, self.tree.hashes, self.last_save)
+            if len(changed) > MANY:
+                await asyncio.sleep(0)
         self.surroundings.take()
         specs = {spec.name: spec for spec in self.desk.models()}
-        for key, track in list(self.tracks.items()):
-            spec = specs.get(key[0])
-            if spec is None or (spec.folder, spec.fim) != (track.spec.folder, track.spec.fim):
-                if track.building is not None and track.building.task is not None:
-                    self._drop(track.building.task)
-                del self.tracks[key]
-            else:
-                track.spec = spec
+        self._follow(specs)
         for spec in specs.values():
             await self._open(spec)
-        for track in list(self.tracks.values()):
-            try:
-                await self._attend(track)
-            except BuildFailed as error:
-                self._stuck(track, error)
+        for key, track in list(self.tracks.items()):
+            care = self._cares[key]
+            if care.troubles.due("lane"):
+                error = await outcome(self._attend(track, care), f"lane of {self.repo}")
+                if error is not None:
+                    # What was foreseen is the store's, mostly: saves are warmed all the same.
+                    care.failed("store" if foreseen(error) else "lane", error)
+                else:
+                    care.troubles.well("lane")
+                    care.troubles.well("store")
+            track.problem = care.troubles.told()
 
     async def _pause(self) -> None:
         due = [at for track in self.tracks.values() if (at := track.idle_at(self.last_save)) is not None]
@@ -146,8 +185,7 @@ class Room:
             due.append(self.desk.clock() + min(_DAY_S, _left_of_day(self.desk.today())))
         if self.surroundings.search is None:
             due += [at for track in self.tracks.values() if (at := track.look_at()) is not None]
-        if self._retry_at:
-            due.append(self._retry_at)
+        due += [at for one in (self._troubles, *(care.troubles for care in self._cares.values())) for at in one.waits()]
         now = self.desk.clock()
         # What is overdue waits for something that rings the bell, mostly; looked at now and then all the same.
         wait = min(at - now if at > now else _OVERDUE_S for at in due) if due else None
@@ -155,47 +193,37 @@ class Room:
             async with asyncio.timeout(wait):
                 await self._bell.wait()
 
-    async def _refresh(self) -> None:
-        """Read from the store what changed: whatever order the news came in, the store has the truth."""
-        if not (self._all or self._dirty):
-            return
-        whole, dirty = self._all, self._dirty
-        self._all, self._dirty = False, set()
-        store, id = self.desk.store, self.id
-        try:
-            if whole:
-                now = {file.path: file for file in await asyncio.to_thread(store.files, id)}
-                changed = {
-                    path for path in now.keys() | self.files.keys() if _hash(now, path) != _hash(self.files, path)
-                }
+    # Models come and go.
+
+    def _follow(self, specs: Mapping[str, ModelSpec]) -> None:
+        """These are served now: nothing is told of others, and what one was refused for may have changed."""
+        for key, track in list(self.tracks.items()):
+            spec = specs.get(key[0])
+            if (
+                spec is None
+                or key[1] not in spec.kinds
+                or (spec.folder, spec.fim) != (track.spec.folder, track.spec.fim)
+            ):
+                self._part(track)
             else:
-                read = await asyncio.to_thread(lambda: {path: store.file(id, path) for path in dirty})
-                now = {path: file for path, file in read.items() if file is not None}
-                changed = {path for path in dirty if _hash(now, path) != _hash(self.files, path)}
-        except BaseException:
-            self._all |= whole
-            self._dirty |= dirty
-            raise
-        if whole:
-            self.files, self.hashes = now, {path: file.hash for path, file in now.items()}
-        else:
-            for path in changed:
-                if path in now:
-                    self.files[path], self.hashes[path] = now[path], now[path].hash
-                else:
-                    self.files.pop(path, None)
-                    self.hashes.pop(path, None)
-        if changed:
-            self._snapshot = None
-            self.census.changed()
-            if self._ready:
-                for track in self.tracks.values():
-                    track.saved(changed, self.hashes, self.last_save)
-        self._ready = True
+                track.spec = spec
+        same = {name for name, spec in specs.items() if self._specs.get(name) == spec}
+        heard = {key for key in self._mute if not self._chats.refusal(key[0])}
+        self.refused = {key: why for key, why in self.refused.items() if key[0] in same and key not in heard}
+        self._mute &= self.refused.keys()
+        self.absent = {name: why for name, why in self.absent.items() if name in specs}
+        self._chats.forget(specs)
+        self._specs = dict(specs)
+
+    def _part(self, track: Track) -> None:
+        if track.building is not None and track.building.task is not None:
+            self._drop(track.building.task)
+        del self.tracks[track.spec.name, track.kind], self._cares[track.spec.name, track.kind]
 
     async def _open(self, spec: ModelSpec) -> None:
         """Tracks for a model that is new here."""
-        if all((spec.name, kind) in self.tracks or (spec.name, kind) in self.refused for kind in KINDS):
+        lacking = [kind for kind in spec.kinds if not {(spec.name, kind)} & (self.tracks.keys() | self.refused.keys())]
+        if not lacking:
             return
         if spec.folder is None:
             self.absent[spec.name] = spec.why_not or "its tokenizer is not known here"
@@ -206,50 +234,99 @@ class Room:
             self.absent[spec.name] = str(error)
             return
         self.absent.pop(spec.name, None)
-        for kind in KINDS:
-            sizes = wanted(self.desk.worth(spec.name, kind), spec.max_model_len, spec.budget)
-            if not sizes.total:
-                self.refused[spec.name, kind] = "; ".join(sizes.reasons) or "the table gives this lane no context"
-                continue
-            track = Track(self.id, spec, kind, described, sizes, self.desk.limits)
-            await self._restore(track)
-            for path, (model, line) in self._focus.items():
-                if model in ("", spec.name):
-                    track.open.focus(path, line)
-            self.tracks[spec.name, kind] = track
+        for kind in lacking:
+            await self._begin(spec, kind, described)
 
-    async def _attend(self, track: Track) -> None:
+    async def _begin(self, spec: ModelSpec, kind: Kind, described: Described) -> None:
+        sizes = wanted(self.desk.worth(spec.name, kind), spec.max_model_len, spec.budget)
+        if not sizes.total:
+            self.refused[spec.name, kind] = "; ".join(sizes.reasons) or "the table gives this lane no context"
+            return
+        if kind == "chat" and (why := self._chats.refusal(spec.name)):
+            self._refuse(spec.name, kind, why)
+            return
+        track = Track(self.id, spec, kind, described, sizes, self.desk.limits)
+        await self._kept.restore(track, self.tree.hashes)
+        for path, (model, line) in self._focus.items():
+            if model in ("", spec.name):
+                track.open.focus(path, line)
+        self.tracks[spec.name, kind], self._cares[spec.name, kind] = (
+            track,
+            Care(track, self.repo, Troubles(self.desk.clock)),
+        )
+
+    def _refuse(self, model: str, kind: Kind, why: str) -> None:
+        """No engine renders it: it takes no share of a cache until one may."""
+        self.refused[model, kind] = why
+        self._mute.add((model, kind))
+        logger.warning("workspace %s, %s of %s: no context: %s", self.repo, kind, model, why)
+        if (track := self.tracks.get((model, kind))) is not None:
+            self._part(track)
+            self.ring()  # the other lane has the share now
+
+    # One lane.
+
+    async def _attend(self, track: Track, care: Care) -> None:
         """All that is due for one track."""
-        desk, sight = self.desk, self.desk.sight
-        lanes = sum(key[0] == track.spec.name for key in self.tracks)
-        worth = desk.worth(track.spec.name, track.kind)
-        kv = sight.kv(track.spec.name)
+        desk, sight, model = self.desk, self.desk.sight, track.spec.name
+        lanes = sum(key[0] == model for key in self.tracks)
+        worth, kv = desk.worth(model, track.kind), sight.kv(model)
         track.budget = budget(worth, track.spec.max_model_len, kv, track.spec.budget, desk.rooms(), lanes)
-        self._take(track)
-        for epoch in list(track.epochs):
-            await self._journal(track, epoch)
+        self._take(track, care)
+        await self._recall(track, care)
+        due = care.troubles.due("journal")
+        try:
+            for epoch in list(track.epochs):
+                await self._journal(track, care, epoch, due)
+            if due:
+                care.troubles.well("journal")
+        except BuildFailed as error:
+            care.failed("journal", error)
         desk.changed()  # a save is warmed while the rest is done
-        if why := track.why_build(desk.clock(), self.last_save, sight):
-            self._build(track, why)
-        await self._render(track)
-        if desk.clock() >= track.retry_at:
-            await self.surroundings.attend(track, self._survey, self.hashes)
-            await self.surroundings.look(track, self.hashes)
+        self._build(track, care)
+        await self._chats.render(track, care.troubles)
+        if track.kind == "chat" and (why := self._chats.refusal(model)):
+            self._refuse(model, track.kind, why)
+            return
+        if care.troubles.due("near"):
+            try:
+                await self.surroundings.attend(track, self._survey, self.tree.hashes)
+                care.troubles.well("near")
+            except BuildFailed as error:
+                care.failed("near", error)
+        await self.surroundings.look(track, self.tree.hashes)
         track.renew_near(sight)
         track.prune(sight)
         track.measure(sight, desk.clock())
-        await self._keep(track)
+        await self._kept.keep(track)
 
-    async def _journal(self, track: Track, epoch: Epoch) -> None:
-        changes = track.to_say(epoch, self.hashes)
-        if changes and self.desk.clock() >= track.retry_at:
-            made = await self.desk.builder.journal(track.spec, track.kind, changes, self.desk.limits.lines)
+    async def _recall(self, track: Track, care: Care) -> None:
+        building = track.building
+        if await care.recall(self.tree, self.desk.sight):
+            if building is not None and building.task is not None:
+                self._drop(building.task)
+            logger.info("workspace %s, %s of %s: as it was before", self.repo, track.kind, track.spec.name)
+
+    async def _journal(self, track: Track, care: Care, epoch: Epoch, due: bool) -> None:
+        changes = await care.to_say(epoch, self.tree)
+        if changes and due:
+            limits = self.desk.limits
+            made = await self.desk.builder.journal(track.spec, track.kind, changes, limits.lines)
             track.say(epoch.serial, made, self.last_save)
 
-    def _build(self, track: Track, why: str) -> None:
+    def _build(self, track: Track, care: Care) -> None:
+        """Begin a build if one is due."""
+        why = track.why_build(self.desk.clock(), self.last_save, self.desk.sight)
+        if not why:
+            if track.building is None and care.troubles.due("build"):  # what failed is not needed any more
+                care.troubles.well("build")
+                track.retry_at = 0.0
+            return
+        care.troubles.trying("build")
+        track.retry_at = 0.0
         if track.building is not None and track.building.task is not None:
             self._drop(track.building.task)
-        building = Building(self._tree(), dict(self.hashes), track.budget, why)
+        building = Building(self.tree.snapshot(), self.tree.lend(), track.budget, why)
         track.building = building
         self.census.tell(self.files)
 
@@ -266,129 +343,24 @@ class Room:
         self._dropped.add(task)
         task.add_done_callback(self._dropped.discard)
 
-    def _take(self, track: Track) -> None:
+    def _take(self, track: Track, care: Care) -> None:
         building = track.building
         if building is None or building.task is None or not building.task.done():
             return
         track.building = None
-        try:
-            built = building.task.result()
-        except BuildFailed as error:
-            self._stuck(track, error)
+        if (error := failure(building.task)) is not None:
+            care.failed("build", error)
             return
+        care.troubles.well("build")
         self._surveyed = building.snapshot
-        track.take(built, building)
-
-    def _stuck(self, track: Track, error: BuildFailed) -> None:
-        """Said in the status; the others go on, and this one is tried again later."""
-        track.problem = f"stuck: {error}"
-        track.retry_at = self.desk.clock() + self.desk.limits.retry_s
-        logger.warning("workspace %s, %s of %s: %s", self.repo, track.kind, track.spec.name, track.problem)
-
-    async def _render(self, track: Track) -> None:
-        """Chat: the engine says which tokens the message is. Tried again later when it cannot.
-
-        On another day they may be others: some templates print the date in front of it.
-        """
-        now, day = self.desk.clock(), self.desk.today().date()
-        if track.kind != "chat" or now < track.render_at:
-            return
-        track.render_at = 0.0
-        for place, epoch in enumerate(track.epochs):
-            before = track.rendered.get(epoch.serial)
-            if epoch.chains and before is not None and before.entries is epoch.entries and before.day == day:
-                continue
-            engine = next(
-                (name for name in self.desk.sight.serving(track.spec.name) if self.desk.sight.ready(name)), ""
-            )
-            if not engine:
-                track.render_at = now + self.desk.limits.render_retry_s
-                return
-            items = [(item.path, item.text) for item in epoch.pack.items]
-            items += [(entry.path, entry.text) for entry in epoch.entries]
-            text = system_text(items, self.repo, track.described.specials)
-            try:
-                tokens = await self.desk.render(engine, track.spec.name, text) if text else ()
-            except AicockpitError as error:
-                track.render_at = now + self.desk.limits.render_retry_s
-                track.problem = f"{engine} did not render the chat: {error}"
-                return
-            if track.problem and not track.retry_at:
-                track.problem = ""
-            track.rendered[epoch.serial] = Rendered(epoch.entries, day)
-            if epoch.newest is not None and epoch.newest.tokens == tokens:
-                continue
-            if before is not None and before.day != day:  # no request begins with what was rendered then
-                epoch = replace(epoch, chains=())
-            track.epochs[place] = with_version(epoch, chat_chain(tokens, epoch.pack, epoch.entries, text))
-
-    def _tree(self) -> Snapshot:
-        """The files as they are now."""
-        if self._snapshot is None:
-            # The builder outlives a room: no tag may ever mean another tree.
-            self._snapshot = Snapshot(f"{self.id}/{uuid.uuid4().hex}", self.repo, dict(self.files))
-        return self._snapshot
+        track.take(building.task.result(), building)
 
     def _survey(self) -> Snapshot:
         """The files as they were when a pack was built last: the builder has those at hand."""
-        self._surveyed = self._surveyed or self._tree()
+        self._surveyed = self._surveyed or self.tree.snapshot()
         return self._surveyed
-
-    # What a restart needs.
-
-    def _made(self, track: Track) -> saved.Made:
-        known = track.described
-        made = wanted(self.desk.worth(track.spec.name, track.kind), None, track.spec.budget)
-        sizes = (made.pack, made.journal, made.neighbourhood)  # what a pack was made for: no snippets
-        return saved.Made(known.fingerprint, known.style, self.repo, sizes)
-
-    async def _restore(self, track: Track) -> None:
-        store, names = self.desk.store, _names(track)
-        data, journal = [await asyncio.to_thread(store.get_state, self.id, name) for name in names]
-        if data is None:
-            return
-        try:
-            epoch = await asyncio.to_thread(saved.load_epoch, data, journal, self._made(track), 0)
-        except saved.StateUnusable as error:
-            logger.info("workspace %s, %s of %s: built anew: %s", self.repo, track.kind, track.spec.name, error)
-            for name in names:
-                await asyncio.to_thread(store.put_state, self.id, name, None)
-            return
-        track.restore(epoch, self.hashes)
-
-    async def _keep(self, track: Track) -> None:
-        """Persist the epoch that serves (or the newest, while none does), and its journal."""
-        if not track.epochs:
-            return
-        epoch = track.in_service(self.desk.sight)[0]
-        kept = track.kept
-        if kept is not None and kept.said is epoch.said and kept.base is epoch.base and kept.serial == epoch.serial:
-            return
-        store, (name, journal) = self.desk.store, _names(track)
-        if not epoch.tag or kept is None or kept.tag != epoch.tag:
-            data = await asyncio.to_thread(saved.dump_epoch, epoch, self._made(track))
-            await asyncio.to_thread(store.put_state, self.id, name, data)
-            epoch = replace(epoch, tag=saved.tag_of(data))
-            track.epochs = [epoch if one.serial == epoch.serial else one for one in track.epochs]
-        data = await asyncio.to_thread(saved.dump_journal, epoch)
-        await asyncio.to_thread(store.put_state, self.id, journal, data)
-        track.kept = epoch
-
-
-def _names(track: Track) -> tuple[str, str]:
-    return f"epoch/{track.kind}/{track.spec.name}", f"journal/{track.kind}/{track.spec.name}"
 
 
 def _left_of_day(now: datetime) -> float:
     """Seconds to midnight, and a little more."""
     return (datetime.combine(now.date() + timedelta(days=1), time()) - now).total_seconds() + 0.01
-
-
-def _hash(files: dict[str, File], path: str) -> bytes | None:
-    file = files.get(path)
-    return file.hash if file else None
-
-
-def _tell_defect(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("a workspace's task ended by a defect", exc_info=error)

@@ -27,18 +27,19 @@ def status_of(room: Room, sight: Sight, now: float) -> dict[str, Any]:
         one["lanes"][kind] = {"state": "off", "reason": why}
     for model, why in room.absent.items():
         models[model] = {"style": None, "reason": why, "lanes": {}}
-    return {"models": models, "files": len(room.files), "left_out": room.census.shown(room.files)}
+    left = room.census.shown(room.files)
+    return {"models": models, "reason": room.problem, "files": len(room.files), "left_out": left}
 
 
 def _lane(room: Room, track: Track, sight: Sight, now: float) -> dict[str, Any]:
     engines = {name: _engine(track, name, sight) for name in sight.serving(track.spec.name)}
     serving = track.in_service(sight)
     epoch = serving[0] if serving else None
-    build = track.building
+    build, halted = track.building, room.halted(track)
     last = track.last
     return {
-        "state": _best(engines, track),
-        "reason": track.problem,
+        "state": "stuck" if halted else _best(engines, track),
+        "reason": halted or track.problem,
         "epoch": _epoch(epoch) if epoch else None,
         "next": _epoch(track.epochs[0]) if track.epochs and track.epochs[0] is not epoch else None,
         "budget": {

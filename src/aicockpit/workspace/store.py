@@ -4,11 +4,15 @@ An answer is a promise, so what it promises is on the disk first: a blob is sync
 committed, and a row before the blob of a dropped one is removed. `synchronous=FULL` costs one sync per save: with
 NORMAL a crash of ours loses nothing either, but a power cut could take back a revision that a client has seen, and
 the next one would get its number. Several threads may call; one process may open a folder.
+
+A content that a disk has lost is asked for again, see `_lose`: by the note of a reader, when its folder is not there at
+the start, or when `collect` finds no file of it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import sqlite3
 import threading
@@ -20,9 +24,11 @@ from typing import TypeAlias
 
 from aicockpit.errors import ApiError, BadRequest, NotFound, Overloaded, SettingError, StorageFull, TooLarge
 from aicockpit.workspace import blobs, manifest, tables
-from aicockpit.workspace.manifest import Change, File, StoreLimits
+from aicockpit.workspace.manifest import Applied, Change, Conflict, File, Missing, StoreLimits
 
 __all__ = ["Applied", "Change", "Conflict", "File", "Info", "Missing", "Store", "StoreLimits"]
+
+logger = logging.getLogger(__name__)
 
 GRACE_S = 3600.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -45,30 +51,6 @@ class Info:
     bytes: int
     created: float
     used: float
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """The tree is now the client's. `changed` is empty when it was before; `revision` is the same then."""
-
-    revision: int
-    changed: tuple[Change, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """Nothing was applied: these contents are not here. `count` of them; `hashes` are the first."""
-
-    revision: int
-    hashes: tuple[bytes, ...]
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Nothing was applied: the change was made against another revision than this, the current one."""
-
-    revision: int
 
 
 # Inside the class, `list` is its own.
@@ -110,6 +92,9 @@ class Store:
         self._ids = {(info.owner, info.name): info.id for info in self._infos.values()}
         self._used: dict[int, float] = {}
         self._pushed: dict[int, int] = {}
+        # On a full disk `collect` will find them.
+        with contextlib.suppress(StorageFull), self._naming:
+            self._lose([hash for prefix in self._blobs.empty for hash in tables.beginning(self._db, prefix)])
 
     def close(self) -> None:
         """Keep the times of last use, and let another process open the folder."""
@@ -189,6 +174,7 @@ class Store:
         """
         complete = base is None
         manifest.check(files, removed, complete, self.limits)
+        self._hear()
         with self._writing:
             info = self._known(id)
             if base is not None and base != info.revision:
@@ -203,7 +189,10 @@ class Store:
                 sizes = tables.sizes(db, wanted)
                 after = self._after(info, known, plan, sizes)
                 # In order of path: sorting so many hashes would hold up every thread.
-                if missing := list(dict.fromkeys(file.hash for file in plan.write if file.hash not in sizes)):
+                lost = tables.lost(db) if complete else ()  # of another one the revision would be another
+                stale = (file.hash for file in files if file.hash in lost) if lost else ()
+                new = (file.hash for file in plan.write if file.hash not in sizes)
+                if missing := list(dict.fromkeys((*new, *stale))):
                     tables.keep(db, sizes, self._clock(), _FRESH_S)
                     return Missing(info.revision, tuple(missing[: self.limits.reported]), len(missing))
                 if plan.write or plan.drop:
@@ -239,9 +228,7 @@ class Store:
                 with self._naming:
                     self._blobs.publish(staged)
                     with self._write() as db:
-                        rows = ((hash, len(data), self._clock(), id) for hash, data in fresh)
-                        query = "INSERT INTO blobs VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET seen = excluded.seen"
-                        db.executemany(query, rows)
+                        tables.store_rows(db, fresh, self._clock(), id)
         if problem is not None:
             raise problem
         return len(fresh), len(known)
@@ -277,6 +264,7 @@ class Store:
     def collect(self) -> int:
         """Remove the blobs that no tree has held, and no client has sent or named, for an hour; returns how many."""
         self._save_times()
+        self._hear()
         before, removed = self._clock() - GRACE_S, 0
         unused = f"SELECT hash FROM blobs WHERE seen < ? AND {tables.UNUSED} LIMIT {_BATCH}"
         while True:
@@ -288,16 +276,40 @@ class Store:
             removed += len(gone)
             if len(gone) < _BATCH:
                 break
-        for prefix in range(256):
-            self._sweep(prefix, before)
+        absent = [hash for prefix in range(256) for hash in self._sweep(prefix, before)]
+        with self._naming:  # all at once: a revision for each workspace
+            self._lose([hash for hash in absent if not self._blobs.has(hash)])
         return removed
 
-    def _sweep(self, prefix: int, before: float) -> None:
-        """Remove files without a row: a crash came between the two."""
+    def _sweep(self, prefix: int, before: float) -> set[bytes]:
+        """Remove files without a row: a crash came between the two. Returns the rows without a file."""
         with self._naming, self._reading:
-            found = self._blobs.older(prefix, before)
-            known = tables.sizes(self._reader, found)
-            self._blobs.remove(hash for hash in found if hash not in known)
+            said, found = tables.beginning(self._reader, prefix), self._blobs.names(prefix)
+            self._blobs.remove_older(found - said, before)
+            return said - found
+
+    def _hear(self) -> None:
+        """What readers could not read is looked at, and asked for again if it is so; some at a time."""
+        if noted := self._blobs.noted(_BATCH):
+            with self._naming:
+                self._lose([hash for hash in noted if not self._blobs.sound(hash)])
+                self._blobs.settle(noted)
+
+    def _lose(self, hashes: Collection[bytes]) -> None:
+        """These are not here, whatever their rows say; `_naming` is held. Their files stay: the next manifest of each
+        workspace that has some has to be the complete one, and is answered that they are missing.
+        """
+        if not hashes:
+            return
+        with self._writing:
+            with self._write() as db:
+                gone, spaces = tables.lose(db, hashes)
+            for id in spaces:
+                self._infos[id] = replace(self._infos[id], revision=self._infos[id].revision + 1)
+        self._blobs.remove(gone)
+        if spaces:
+            told = "%d contents in %s are missing or damaged; the indexers of %d workspaces will send them again"
+            logger.error(told, len(gone), self.blob_folder, len(spaces))
 
     def _check_blob(self, hash: bytes, data: bytes) -> None:
         if len(data) > self.limits.file:

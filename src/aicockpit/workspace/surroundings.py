@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aicockpit.prompts.similar import CHUNK_LINES
-from aicockpit.workspace.builds import MAX_FILE, BuildFailed, Similar, Snapshot, Sought
+from aicockpit.workspace.builds import MAX_FILE, Similar, Snapshot, Sought
 from aicockpit.workspace.desk import Desk
 from aicockpit.workspace.track import Track
+from aicockpit.workspace.troubles import failure, foreseen, meaning
 
 logger = logging.getLogger(__name__)
 
@@ -55,18 +56,19 @@ class Surroundings:
             return
         self.search = None
         opened = search.track.open.get(search.path)
-        try:
-            found = search.task.result()
-        except BuildFailed as error:
+        if (error := failure(search.task)) is not None:
+            why = meaning(error)
             wait_s = self._desk.limits.retry_s * 2 ** min(self._fails, _MOST_DOUBLED)
             self._fails += 1
             if opened is not None:
-                opened.lookout.fail(str(error), self._desk.clock() + wait_s)
-            logger.warning("workspace %s: no similar snippets: %s; next try in %g s", self._repo, error, wait_s)
+                opened.lookout.fail(why, self._desk.clock() + wait_s)
+            level, info = (logging.WARNING, None) if foreseen(error) else (logging.ERROR, error)
+            told = "workspace %s: no similar snippets: %s; next try in %g s"
+            logger.log(level, told, self._repo, why, wait_s, exc_info=info)
             return
         self._fails = 0
         if opened is not None:
-            opened.lookout.take(self._desk.clock(), search.words, found)
+            opened.lookout.take(self._desk.clock(), search.words, search.task.result())
 
     async def attend(self, track: Track, survey: Callable[[], Snapshot], files: Mapping[str, bytes]) -> None:
         """Cut the runways and make the skeletons that are due for one track. `survey`: the tree that was analysed.

@@ -39,6 +39,11 @@ CREATE TABLE states (workspace INTEGER NOT NULL REFERENCES workspaces ON DELETE 
 PRAGMA user_version = 1;
 COMMIT;
 """
+# Contents that are named but not to be had any more. Beside `blobs` and not in it: an earlier release opens this file.
+_LOST = """
+CREATE TABLE IF NOT EXISTS lost (hash BLOB PRIMARY KEY REFERENCES blobs ON DELETE CASCADE) WITHOUT ROWID;
+"""
+_HERE = "hash NOT IN (SELECT hash FROM lost)"
 
 
 def lock(folder: Path) -> IO[bytes]:
@@ -71,6 +76,7 @@ def open_database(folder: Path) -> sqlite3.Connection:
                 f"the workspaces in {folder} were written by a newer release (format {version}, known here: "
                 f"{_VERSION}). Use that release, or move the folder away."
             )
+        db.execute(_LOST)
     except (sqlite3.DatabaseError, SettingError):
         db.close()
         raise
@@ -115,8 +121,47 @@ def sizes(db: sqlite3.Connection, hashes: Iterable[bytes]) -> dict[bytes, int]:
     """Those of the hashes that are here, with the sizes of their contents."""
     found: dict[bytes, int] = {}
     for some in _some(hashes):
-        found.update(db.execute(f"SELECT hash, size FROM blobs WHERE hash IN ({_marks(some)})", some))
+        found.update(db.execute(f"SELECT hash, size FROM blobs WHERE hash IN ({_marks(some)}) AND {_HERE}", some))
     return found
+
+
+def beginning(db: sqlite3.Connection, prefix: int) -> set[bytes]:
+    """The hashes that begin with that byte and are said to be here."""
+    ends = bytes((prefix,)), bytes((prefix,)) + b"\xff" * 16  # one byte longer than a hash
+    return {row[0] for row in db.execute(f"SELECT hash FROM blobs WHERE hash BETWEEN ? AND ? AND {_HERE}", ends)}
+
+
+def lost(db: sqlite3.Connection) -> set[bytes]:
+    """The contents that are named but not to be had."""
+    return {row[0] for row in db.execute("SELECT hash FROM lost")}
+
+
+def lose(db: sqlite3.Connection, hashes: Iterable[bytes]) -> tuple[list[bytes], list[int]]:
+    """Say of these contents that they are not to be had; those of which it was not said, and whose trees hold them.
+
+    Each of those workspaces goes on to another revision, so that its client has to send the complete manifest, and
+    hears then what is missing.
+    """
+    gone: list[bytes] = []
+    spaces: set[int] = set()
+    for some in _some(hashes):
+        gone += [
+            row[0] for row in db.execute(f"SELECT hash FROM blobs WHERE hash IN ({_marks(some)}) AND {_HERE}", some)
+        ]
+    for some in _some(gone):
+        query = f"SELECT DISTINCT workspace FROM files WHERE hash IN ({_marks(some)})"
+        spaces.update(row[0] for row in db.execute(query, some))
+    db.executemany("INSERT INTO lost VALUES (?)", ((hash,) for hash in gone))
+    db.executemany("UPDATE workspaces SET revision = revision + 1 WHERE id = ?", ((id,) for id in spaces))
+    return gone, sorted(spaces)
+
+
+def store_rows(db: sqlite3.Connection, contents: Iterable[tuple[bytes, bytes]], now: float, id: int | None) -> None:
+    """These contents (with their hashes) are on the disk, for a workspace or for none."""
+    rows = [(hash, len(data), now, id) for hash, data in contents]
+    query = "INSERT INTO blobs VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET seen = excluded.seen"
+    db.executemany(query, rows)
+    db.executemany("DELETE FROM lost WHERE hash = ?", ((row[0],) for row in rows))
 
 
 def check_places(db: sqlite3.Connection, id: int, plan: Plan, removed: Collection[str]) -> None:

@@ -11,16 +11,16 @@ the epochs in service (if their journal has room) and to the list of the coming 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
 
 from aicockpit.workspace.budget import Budget
 from aicockpit.workspace.builds import Built, Described, Kind, ModelSpec, NearBy, Said, Snapshot
 from aicockpit.workspace.epoch import Chain, Entry, Epoch, completion_chain, differing, renumbered
 from aicockpit.workspace.head import Choice, Head, Hold, Lacks, choose, covered, head_of, no_near, steady
 from aicockpit.workspace.openfiles import OpenFiles
+from aicockpit.workspace.past import SEVERAL, Past, Pasts, Rendered
+from aicockpit.workspace.saves import Saves
 from aicockpit.workspace.sight import Sight
 from aicockpit.workspace.steps import Key, WarmState
 
@@ -65,21 +65,6 @@ class Building:
     task: asyncio.Task[Built] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Save:
-    at: float
-    path: str
-    content: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """The journal, and the day, for which a chat's message was rendered last."""
-
-    entries: tuple[Entry, ...]
-    day: date
-
-
 class Track:
     """See the module. `wanted` is the budget before the engines' caches were looked at."""
 
@@ -97,24 +82,56 @@ class Track:
         self.last: Built | None = None
         self.problem, self.retry_at, self.render_at = "", 0.0, 0.0
         self.full = False
-        self.saves: deque[Save] = deque(maxlen=limits.saves)
-        self.save_to_warm_s: float | None = None
+        self.saves = Saves(limits.saves)
+        self.past = Pasts()
         self.uncached: float | None = None
         self.kept: Epoch | None = None
         self.rendered: dict[int, Rendered] = {}
         self._serials = 0
+
+    @property
+    def save_to_warm_s(self) -> float | None:
+        """Seconds from the latest save that is told to a warm head that has it."""
+        return self.saves.to_warm_s
 
     # What is known of the files.
 
     def saved(self, paths: Iterable[str], files: Mapping[str, bytes], now: float) -> None:
         """These files are other than they were."""
         paths = list(paths)
+        newest = self.epochs[0] if self.epochs else None
+        if newest is not None and len(paths) >= SEVERAL and not self.pending[newest.serial]:
+            self.past.keep(Past(newest, self.open.views(newest.serial), self.rendered.get(newest.serial)))
+        self.past.changed(paths)
         for pending in self.pending.values():
             pending.update(paths)
         if self.building is not None:
             self.building.pending.update(paths)
         if len(paths) <= self.limits.bulk:
-            self.saves.extend(Save(now, path, files.get(path)) for path in paths)
+            self.saves.add(paths, files, now)
+
+    def look_back(self, files: Mapping[str, bytes]) -> tuple[Past, set[str]] | None:
+        """The earlier head that tells of files that changed at once as they are again, and what it does not tell.
+
+        It works through all that changed: of a large tree in a thread, while the owner waits.
+        """
+        newest = self.epochs[0] if self.epochs else None
+        differ = differing(newest, files, self.pending[newest.serial]) if newest and self.past else {}
+        return self.past.again(files, len(differ)) if len(differ) >= SEVERAL else None
+
+    def recall(self, found: tuple[Past, set[str]], sight: Sight) -> None:
+        """What `look_back` found is the newest again. See `past.py`."""
+        past, others = found
+        epoch = replace(past.epoch, serial=self._next())
+        self._admit(epoch, others)
+        self.open.recall(epoch.serial, past.views)
+        if past.rendered is not None:
+            self.rendered[epoch.serial] = past.rendered
+        self.building, self.full = None, False
+        for engine in sight.serving(self.spec.name):  # what is warm of it serves before anything newer is put behind it
+            for path, _ in self.open.items():
+                self.choose(engine, sight, path)
+        self.prune(sight)
 
     def to_say(self, epoch: Epoch, files: Mapping[str, bytes]) -> list[tuple[str, bytes | None, bytes | None]]:
         """(path, old, new) of the files that the epoch's journal should tell of now."""
@@ -352,18 +369,8 @@ class Track:
         for path, opened in self.open.items():
             if opened.lookout.fresh_at is not None and self.warm_on(path, sight):
                 opened.lookout.warmed(now)
-        if not self.saves:
-            return
-        choices = [choice for name in sight.serving(self.spec.name) if (choice := self.choose(name, sight))]
-        left: deque[Save] = deque(maxlen=self.saves.maxlen)
-        newest = {save.path: save for save in self.saves}
-        for save in newest.values():
-            if any(_tells(choice, save) for choice in choices):
-                if any(_entry_of(choice.epoch, save) for choice in choices):
-                    self.save_to_warm_s = now - save.at
-            else:
-                left.append(save)
-        self.saves = left
+        if self.saves:
+            self.saves.settle([one for name in sight.serving(self.spec.name) if (one := self.choose(name, sight))], now)
 
     def resident_share(self, epoch: Epoch, engine: str, sight: Sight) -> tuple[int, float]:
         """Resident tokens of an epoch's newest chain, and their share."""
@@ -373,15 +380,3 @@ class Track:
         found, size = sight.on(engine)(chain.tokens), len(chain.tokens)
         whole = covered(size, found, sight.block(engine))
         return (size, 1.0) if whole else (found, round(found / size, 4))
-
-
-def _entry_of(epoch: Epoch, save: Save) -> bool:
-    return any(entry.path == save.path and entry.hash == save.content for entry in epoch.entries)
-
-
-def _tells(choice: Choice, save: Save) -> bool:
-    """A choice's head has the content that was saved, or there is nothing worth saying of it."""
-    epoch = choice.epoch
-    if any(one.path == save.path and one.hash == save.content for one in epoch.entries[: choice.cut.entries]):
-        return True
-    return epoch.knows(save.path) == save.content and not _entry_of(epoch, save)

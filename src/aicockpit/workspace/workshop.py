@@ -1,7 +1,8 @@
 """The builder's heavy work: analyses, packs, journal entries, neighbourhoods. Runs in the child of `builder.py`.
 
 `python -m aicockpit.workspace.workshop FOLDER` serves calls from its input until that ends: then the server is gone,
-and so is this process. Files come from the store's blob folder by hash.
+and so is this process. Long calls are generators, of which one portion is done at a time. Files come from the store's
+blob folder by hash.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import pickle
 import sqlite3
 import struct
 import sys
+import time
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -23,7 +25,8 @@ from aicockpit.errors import AicockpitError
 from aicockpit.prompts import fim, journal, pack, skeleton, tail, tokens
 from aicockpit.prompts.languages import Grammars
 from aicockpit.prompts.neighbours import around
-from aicockpit.prompts.rank import Graph, graph
+from aicockpit.prompts.portions import Portions
+from aicockpit.prompts.rank import Graph, linked
 from aicockpit.prompts.skeleton import Analysis
 from aicockpit.workspace import blobs
 from aicockpit.workspace.analyses import Analyses, Key, key_of
@@ -32,6 +35,12 @@ from aicockpit.workspace.index import Index
 
 FRAME = struct.Struct(">I")
 NICE = 10
+# A call that takes longer (seconds) answers that there is more, and goes on when it is asked to: others may come first.
+PORTION_S = 0.05
+# In place of a call's name: do the next portion of the call of that number; forget what was done of it, without answer.
+GO_ON, LEAVE = "go on", "leave"
+# Files looked up at once.
+_LOOKED_UP = 200
 # Snapshots whose analyses are at hand, models whose tokenizers are, tokens of items that are.
 WORLDS, MODELS, ITEM_TOKENS = 4, 8, 2_000_000
 NEIGHBOURS = 40
@@ -53,8 +62,9 @@ class _World:
     gone: int
     known: Graph | None = None
 
-    def graph(self) -> Graph:
-        self.known = self.known or graph(self.analyses)
+    def graph(self) -> Portions[Graph]:
+        if self.known is None:
+            self.known = yield from linked(self.analyses)
         return self.known
 
 
@@ -66,7 +76,7 @@ class _Model:
 
 
 class Workshop:
-    """One thread uses it. `folder` is the store's; None keeps no analyses on disk."""
+    """One thread uses it, `Calls` above all. `folder` is the store's; without `keep` no analyses are kept there."""
 
     def __init__(self, folder: Path, keep: bool = True) -> None:
         self._blobs = folder / "blobs"
@@ -86,32 +96,37 @@ class Workshop:
             model.style.name, model.style.fim, model.reason, model.encoder.fingerprint, tuple(model.encoder.specials)
         )
 
-    def analyse(self, files: Sequence[PathAndHash]) -> None:
+    def analyse(self, files: Sequence[PathAndHash]) -> Portions[None]:
         """Make the analyses that are not known yet."""
-        self._find(files)
+        yield from self._find(files)
 
-    def survey(self, tag: str, repo: str, files: Sequence[tuple[str, bytes, int]]) -> None:
+    def survey(self, tag: str, repo: str, files: Sequence[tuple[str, bytes, int]]) -> Portions[None]:
         """Keep a snapshot's analyses at hand under `tag`; `files` are (path, hash, mtime in ns)."""
-        found = self._find([(path, content) for path, content, _ in files])
         sources = []
-        for path, content, mtime_ns in files:
-            analysis = found.get(key_of(path, content))
-            if analysis is not None:
-                sources.append(pack.Source(path, content, mtime_ns, analysis))
+        for start in range(0, len(files), _LOOKED_UP):
+            part = files[start : start + _LOOKED_UP]
+            found = yield from self._find([(path, content) for path, content, _ in part])
+            for path, content, mtime_ns in part:
+                analysis = found.get(key_of(path, content))
+                if analysis is not None:
+                    sources.append(pack.Source(path, content, mtime_ns, analysis))
+            yield
         analyses = {source.path: source.analysis for source in sources}
         self._worlds[tag] = _World(repo, tuple(sources), analyses, len(files) - len(sources))
         self._worlds.move_to_end(tag)
         while len(self._worlds) > WORLDS:
             self._worlds.popitem(last=False)
 
-    def assemble(self, tag: str, spec: ModelSpec, kind: Kind, budget: int) -> Built | None:
+    def assemble(self, tag: str, spec: ModelSpec, kind: Kind, budget: int) -> Portions[Built | None]:
         """The pack of a surveyed snapshot; None when the survey is not at hand (a new process)."""
         world, model = self._world(tag), self._model(spec)
         if world is None:
             return None
         encoder, style = model.encoder, model.style
-        known = world.graph()
-        made = pack.build(world.sources, self._text, style, encoder, world.repo, budget, self._items, known=known)
+        known = yield from world.graph()
+        made = yield from pack.building(
+            world.sources, self._text, style, encoder, world.repo, budget, self._items, known=known
+        )
         if not made.tokens and kind == "completion":  # journal and neighbourhood stand behind a header too
             header = tuple(style.header(encoder, world.repo))
             made = replace(made, id=blobs.digest(array("I", header).tobytes()).hex(), tokens=header, header=len(header))
@@ -121,7 +136,7 @@ class Workshop:
 
     def journal(
         self, spec: ModelSpec, kind: Kind, changes: Sequence[tuple[str, bytes | None, bytes | None]], lines: int
-    ) -> list[Said]:
+    ) -> Portions[list[Said]]:
         """An entry for each (path, old hash, new hash)."""
         model, made = self._model(spec), []
         for path, old, new in changes:
@@ -136,19 +151,20 @@ class Workshop:
                     model.style.item(model.encoder, path, text) if kind == "completion" else model.encoder.encode(text)
                 )
             made.append(Said(path, new, text if ids else "", ids))
+            yield
         return made
 
     def near(
         self, tag: str, spec: ModelSpec, path: str, content: bytes | None, budget: int, without: frozenset[str]
-    ) -> NearBy | None:
+    ) -> Portions[NearBy | None]:
         """What `path` needs and is not in `without`; None when the survey is not at hand."""
         world, model = self._world(tag), self._model(spec)
         if world is None:
             return None
-        known = world.graph()
+        known = yield from world.graph()
         now = self._readable(content) if len(world.analyses) <= REGRAPHED else None
         if now is not None and (newer := self._one(path, now)) != world.analyses.get(path):
-            known = graph({**world.analyses, path: newer})
+            known = yield from linked({**world.analyses, path: newer})
         ids: list[int] = []
         items = []
         for other in around(path, known, NEIGHBOURS):
@@ -173,8 +189,12 @@ class Workshop:
         """See `Index`, also for the next two."""
         return self._index.plant(workspace, rows)
 
-    def grow(self, workspace: str, rows: Sequence[PathAndHash]) -> bool:
-        return self._index.grow(workspace, rows)
+    def grow(self, workspace: str, rows: Sequence[PathAndHash]) -> Portions[bool]:
+        planted = True
+        for row in rows:
+            planted = self._index.grow(workspace, [row]) and planted
+            yield
+        return planted
 
     def ripen(self, workspace: str, tag: str) -> bool:
         return self._index.ripen(workspace, tag)
@@ -203,7 +223,7 @@ class Workshop:
             self._models.popitem(last=False)
         return model
 
-    def _find(self, files: Sequence[PathAndHash]) -> dict[Key, Analysis]:
+    def _find(self, files: Sequence[PathAndHash]) -> Portions[dict[Key, Analysis]]:
         """Analyses of those files whose content is at hand and is text."""
         wanted = {key_of(path, content): (path, content) for path, content in files}
         found = self._analyses.find(wanted)
@@ -213,6 +233,7 @@ class Workshop:
                 text = self._readable(content)
                 if text is not None:
                     made[key] = skeleton.analyse(path, text, self._grammars)
+                    yield
         self._analyses.add(made)
         return found | made
 
@@ -245,19 +266,46 @@ def approach(
     return style.lead(encoder, path, before, behind)
 
 
-def answer(workshop: Workshop, call: str, values: tuple[object, ...]) -> tuple[bool, object]:
-    """(True, result), or (False, why not). What is not expected ends the process: the server sees it and says so."""
-    try:
-        return True, getattr(workshop, call)(*values)
-    except (AicockpitError, OSError, sqlite3.Error) as error:
-        return False, str(error)
+class Calls:
+    """Does the calls to a workshop, a portion at a time; those that have begun are kept by their numbers."""
+
+    def __init__(self, workshop: Workshop, portion_s: float = PORTION_S) -> None:
+        self._workshop, self._portion_s = workshop, portion_s
+        self._begun: dict[int, Portions[object]] = {}
+
+    def answer(self, number: int, call: str, values: tuple[object, ...]) -> tuple[bool | None, object]:
+        """(True, result), (False, why not), or (None, None): a portion is done, GO_ON does the next.
+
+        What is not expected ends the process: the server sees it and says so.
+        """
+        end = time.monotonic() + self._portion_s
+        try:
+            made = self._begun.pop(number) if call == GO_ON else getattr(self._workshop, call)(*values)
+            if not isinstance(made, Generator):
+                return True, made
+            next(made)
+            while time.monotonic() < end:
+                next(made)
+        except StopIteration as done:
+            return True, done.value
+        except (AicockpitError, OSError, sqlite3.Error) as error:
+            return False, str(error)
+        self._begun[number] = made
+        return None, None
+
+    def leave(self, number: int) -> None:
+        """Throw away what has begun under that number, if anything."""
+        self._begun.pop(number, None)
 
 
-def _serve(workshop: Workshop, source: BinaryIO, sink: BinaryIO) -> None:
+def _serve(calls: Calls, source: BinaryIO, sink: BinaryIO) -> None:
     while head := source.read(FRAME.size):
         body = source.read(FRAME.unpack(head)[0])
         number, call, values = pickle.loads(body)
-        result = pickle.dumps((number, *answer(workshop, call, values)), pickle.HIGHEST_PROTOCOL)
+        if call == LEAVE:
+            calls.leave(number)
+            continue
+        result = pickle.dumps((number, *calls.answer(number, call, values)), pickle.HIGHEST_PROTOCOL)
         sink.write(FRAME.pack(len(result)) + result)
         sink.flush()
 
@@ -269,7 +317,7 @@ def main(argv: Sequence[str]) -> None:
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with sink:
-        _serve(Workshop(Path(argv[0])), sys.stdin.buffer, sink)
+        _serve(Calls(Workshop(Path(argv[0]))), sys.stdin.buffer, sink)
 
 
 if __name__ == "__main__":
