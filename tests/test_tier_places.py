@@ -21,7 +21,7 @@ from aicockpit.hardware import cards
 from aicockpit.hardware.device import GIB, Device
 from aicockpit.hardware.machine import Cpu, Gpu, Host, Kernel, Memory, Snapshot
 from aicockpit.kvdisk.config import options
-from aicockpit.recipes import arrange, command, flags, fleet, load, tier
+from aicockpit.recipes import arrange, command, flags, fleet, lmcache, load, tier
 from aicockpit.recipes.arrange import Plan, Sized
 from aicockpit.recipes.place import Slot
 from aicockpit.settings import Settings
@@ -225,5 +225,5 @@ def test_the_page_has_the_table_that_the_code_makes(capsys: pytest.CaptureFixtur
     generated.holds(path, fit_tiers.markdown(), "tests/test_tier_places.py -k page")
     assert fit.main(["--tiers"]) == 0
     assert capsys.readouterr().out.startswith(fit_tiers.BEGIN)
-    assert tier.lmcache_server() in path.read_text()
+    assert lmcache.Server(64, 256, Path("FOLDER")).command in path.read_text()
     assert tier.LMCACHE in path.read_text()

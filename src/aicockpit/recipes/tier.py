@@ -25,7 +25,7 @@ from aicockpit.errors import SettingError
 from aicockpit.hardware import detect
 from aicockpit.hardware.device import GIB
 from aicockpit.kvdisk.keys import weights_stamp
-from aicockpit.recipes import flags, kv_basis
+from aicockpit.recipes import flags, kv_basis, lmcache
 from aicockpit.settings import Settings
 from aicockpit.types import KvTier
 
@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 Platform = Literal["cpu", "cuda", "rocm"]
 
-LMCACHE = "0.5.6"  # its multi-process connector was read at this version; others change keys without notice
-LMCACHE_PORT = 5555
+# LMCache's multi-process connector was read at this version; others change keys without notice.
+LMCACHE, LMCACHE_PORT = lmcache.VERSION, lmcache.PORT
 OLDEST = (0, 32)  # vLLM whose tiers these flags are for
 BUFFER = 8 * GIB  # of host memory in front of the files on GPUs: a request of 32,768 tokens of a 32B model
 WRITING = GIB // 4  # of memory on the CPU: blocks that wait to be written
@@ -116,7 +116,7 @@ def decide(wish: KvTier, place: Place, folder: Path, mark: str = "") -> Tier | N
         if place.vllm is None:
             return _UNTOLD
         return _on_disk(wish, (wish.path or folder) / mark if mark else wish.path or folder, notes)
-    return _lmcache(place, notes)
+    return _lmcache(wish, place, folder, notes)
 
 
 def _too_old(place: Place) -> NoTier | None:
@@ -173,7 +173,7 @@ def _on_disk(wish: KvTier, folder: Path, notes: tuple[str, ...]) -> Tier:
     )
 
 
-def _lmcache(place: Place, notes: tuple[str, ...]) -> Tier | NoTier:
+def _lmcache(wish: KvTier, place: Place, folder: Path, notes: tuple[str, ...]) -> Tier | NoTier:
     if place.platform == "rocm":
         return NoTier("LMCache's packages are for CUDA", "say cpu:SIZE or disk:SIZE")
     if place.lmcache is not None and place.lmcache != LMCACHE:
@@ -182,20 +182,12 @@ def _lmcache(place: Place, notes: tuple[str, ...]) -> Tier | NoTier:
             f"{found}, and this connects to {LMCACHE}",
             f"install lmcache=={LMCACHE} beside vLLM, or say cpu:SIZE or disk:SIZE",
         )
+    command = lmcache.server(wish, folder.parent, None, None, 0).command
     extra = {"lmcache.mp.host": "tcp://localhost", "lmcache.mp.port": LMCACHE_PORT}
     return Tier(
         f"LMCache's server on port {LMCACHE_PORT}, which is yours to start",
         (_FLAG, _transfer("LMCacheMPConnector", extra)),
-        notes=(*notes, f"an engine does not start without it: {lmcache_server()}"),
-    )
-
-
-def lmcache_server(gigabytes: int = 64, folder: str = "FOLDER") -> str:
-    """The command of LMCache's own process: it takes flags, no file (`lmcache/v1/multiprocess/config.py`)."""
-    adapter = json.dumps({"type": "fs", "base_path": folder})
-    return (
-        f"DO_NOT_TRACK=1 lmcache server --host localhost --port {LMCACHE_PORT} --l1-size-gb {gigabytes} "
-        f"--eviction-policy LRU --l2-adapter '{adapter}'"
+        notes=(*notes, f"an engine does not start without it: {command}"),
     )
 
 
