@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from aicockpit.errors import AicockpitError, BadGateway
+from aicockpit.workspace.builds import KINDS
 from aicockpit.workspace.desk import RenderRefused
 from aicockpit.workspace.track import EpochLimits
 from epoch_rig import MODEL, Given, Rig
@@ -142,3 +144,17 @@ async def test_other_errors_are_tried_again_less_and_less_often(tmp_path: Path) 
     await rig.wanted(count=2)
     await rig.until(lambda: lanes(rig)["chat"]["reason"] == "")
     await rig.close()
+
+
+async def test_a_lane_that_a_role_leaves_out_says_so(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, worth=BOTH).start()
+    try:
+        rig.models[0] = replace(rig.models[0], kinds=("completion",))
+        await rig.in_service()
+        assert "its role" in rig.head(lane="chat").reason
+        rig.models[0] = replace(rig.models[0], kinds=KINDS)
+        rig.engines["e0"].auto = True
+        rig.contexts.engines_changed()
+        await rig.until(lambda: rig.head(lane="chat").tokens)
+    finally:
+        await rig.close()

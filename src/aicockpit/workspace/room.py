@@ -18,7 +18,7 @@ from datetime import datetime, time, timedelta
 
 from aicockpit.errors import AicockpitError
 from aicockpit.workspace.budget import budget, wanted
-from aicockpit.workspace.builds import BuildFailed, Built, Described, Kind, ModelSpec, Snapshot
+from aicockpit.workspace.builds import KINDS, BuildFailed, Built, Described, Kind, ModelSpec, Snapshot
 from aicockpit.workspace.care import Care
 from aicockpit.workspace.census import Census
 from aicockpit.workspace.chats import Chats
@@ -211,6 +211,8 @@ class Room:
         heard = {key for key in self._mute if not self._chats.refusal(key[0])}
         self.refused = {key: why for key, why in self.refused.items() if key[0] in same and key not in heard}
         self._mute &= self.refused.keys()
+        left = [(name, kind) for name, spec in specs.items() for kind in KINDS if kind not in spec.kinds]
+        self.refused |= dict.fromkeys(left, "its role in the fleet leaves this lane out")
         self.absent = {name: why for name, why in self.absent.items() if name in specs}
         self._chats.forget(specs)
         self._specs = dict(specs)
