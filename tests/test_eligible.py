@@ -15,9 +15,10 @@ from aicockpit import settings as settings_module
 from aicockpit.engines.client import Upstream
 from aicockpit.engines.engine import Engine
 from aicockpit.engines.external import ExternalEngine
-from aicockpit.errors import NotReady
+from aicockpit.errors import AicockpitError, NotReady
 from aicockpit.types import Address, EngineState
 from aicockpit.warm import WarmSide
+from aicockpit.workspace.desk import RenderRefused
 from aicockpit.workspace.eligible import Eligible, lanes_of, pools
 from fake_client import start_fake
 from rig import engine_of, running, until
@@ -267,3 +268,20 @@ async def test_an_engine_that_a_reload_took_out_is_told_when_a_chat_is_rendered(
             assert "fake-0" in warm.prefetchers, "nobody has followed yet"
             with pytest.raises(NotReady, match="no engine fake-0 any more"):
                 await warm._render("fake-0", "fake", "a text of some words")
+
+
+@pytest.mark.parametrize(("status", "final"), [(400, True), (404, True), (429, False), (500, False)])
+async def test_only_a_refusal_to_render_is_final(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, final: bool
+) -> None:
+    with start_fake(tmp_path) as fake:
+        engine = engine_of(fake)
+        async with warming(tmp_path, engine) as warm:
+
+            async def fetch(*_: object, **__: object) -> tuple[int, bytes]:
+                return status, b"no chat template"
+
+            monkeypatch.setattr(engine.upstream, "fetch", fetch)
+            with pytest.raises(AicockpitError, match=f"answered {status}") as caught:
+                await warm._render("fake-0", "fake", "a text of some words")
+            assert isinstance(caught.value, RenderRefused) is final
