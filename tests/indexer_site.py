@@ -7,7 +7,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,3 +181,19 @@ def put(root: Path, files: dict[str, str]) -> None:
 
 def many(branch: str, count: int = FILES) -> dict[str, str]:
     return {f"pkg{n % 40}/sub{n % 7}/mod{n}.py": f"# {branch}\ndef f{n}():\n    return {n}\n" for n in range(count)}
+
+
+@contextlib.asynccontextmanager
+async def repository(folder: Path) -> AsyncIterator[Site]:
+    """An open gateway, and beside it an empty repository which nothing watches yet."""
+    root = folder / "tree"
+    root.mkdir()
+    git(root, "init", "-q", "-b", "main")
+    made = Site(folder, root)
+    await made.open()
+    try:
+        yield made
+    finally:
+        with contextlib.suppress(Exception):
+            await made.unwatch()
+        await made.close()

@@ -30,7 +30,7 @@ def filler(number: int) -> Callable[[memoryview], None]:
     """What a writer is given to copy a block by."""
 
     def copy(into: memoryview) -> None:
-        into[:] = block(name_of(number))
+        into[:] = block(name_of(number), len(into))
 
     return copy
 

@@ -342,23 +342,22 @@ def parsed(command: str) -> tuple[argparse.Namespace, dict[str, Any]]:
 
 
 def test_the_command_is_complete_and_its_sizes_are_the_machines(tmp_path: Path) -> None:
-    state = tmp_path / "it's here"
-    flags, files = parsed(lmcache.server(KvTier("lmcache"), state, 64 * GIB, 400 * GIB, 8000).command)
+    folder = tmp_path / "it's here"
+    flags, files = parsed(lmcache.server(folder, 64 * GIB, 400 * GIB, 8000).command)
     assert (flags.port, flags.http_port, flags.l1_size_gb) == (tier.LMCACHE_PORT, 8080, "16")
-    assert (files["type"], files["base_path"], files["max_capacity_gb"]) == ("fs_native", f"{state}/lmcache", 100)
+    assert (files["type"], files["base_path"], files["max_capacity_gb"]) == ("fs_native", str(folder), 100)
     assert files["eviction"]["eviction_policy"] == "LRU", "without it LMCache removes nothing"
-    said = KvTier("lmcache", 24 * GIB, tmp_path)
-    flags, files = parsed(lmcache.server(said, state, 64 * GIB, None, 8080).command)
-    assert (flags.http_port, flags.l1_size_gb, files["base_path"]) == (8081, "24", str(tmp_path))
+    flags, files = parsed(lmcache.server(folder, 64 * GIB, None, 8080).command)
+    assert flags.http_port == 8081, "8080 is AiCockpit's own"
     assert files["max_capacity_gb"] == "GIB", "what nobody knows is yours to say"
-    flags, _ = parsed(lmcache.server(KvTier("lmcache"), state, None, 1, 8000).command)
+    flags, _ = parsed(lmcache.server(folder, None, 1, 8000).command)
     assert flags.l1_size_gb == "GIB"
     assert (lmcache.PORT, lmcache.VERSION) == (tier.LMCACHE_PORT, tier.LMCACHE), "engines look there"
 
 
 def test_its_folder_is_made_for_this_user_alone(tmp_path: Path) -> None:
     folder = tmp_path / "kv of 'LMCache'"
-    command = lmcache.server(KvTier("lmcache", GIB, folder), tmp_path, None, GIB, 8000).command
+    command = lmcache.server(folder, None, GIB, 8000).command
     assert os.system(command.partition(" && ")[0]) == 0
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 

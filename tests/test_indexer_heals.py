@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import time
@@ -14,25 +13,16 @@ import httpx
 import pytest
 
 from aicockpit.workspace.blobs import digest, read
-from indexer_site import Site, git, many, put
+from indexer_site import Site, many, put, repository
 
 SOON_S, NEVER_S = 0.2, 3600.0
 
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    root = tmp_path / "tree"
-    root.mkdir()
-    git(root, "init", "-q", "-b", "main")
-    put(root, many("main", 60))
-    made = Site(tmp_path, root)
-    await made.open()
-    try:
+    async with repository(tmp_path) as made:
+        put(made.root, many("main", 60))
         yield made
-    finally:
-        with contextlib.suppress(Exception):
-            await made.unwatch()
-        await made.close()
 
 
 def damage(site: Site, count: int) -> None:

@@ -14,22 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from indexer_site import Site, git, many, put
+from indexer_site import Site, git, many, put, repository
 
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    root = tmp_path / "tree"
-    root.mkdir()
-    git(root, "init", "-q", "-b", "main")
-    made = Site(tmp_path, root)
-    await made.open()
-    try:
+    async with repository(tmp_path) as made:
         yield made
-    finally:
-        with contextlib.suppress(Exception):
-            await made.unwatch()
-        await made.close()
 
 
 async def test_a_day_of_a_repository(site: Site) -> None:

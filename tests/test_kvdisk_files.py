@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 import random
 import signal
@@ -178,6 +180,55 @@ def test_short_writes_and_reads_are_continued(tmp_path: Path) -> None:
     into = bytearray(files.room(PAYLOAD))
     found = files.read(path, KEY, NAME, into, get=lambda handle, views: os.readv(handle, [views[0][:91]]))
     assert bytes(found) == block(NAME)
+
+
+def past_the_cache(handle: int) -> bool:
+    return bool(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT)
+
+
+def can_pass(folder: Path) -> bool:
+    """The disk under a folder lets writes go past the cache."""
+    with open(folder / "probe", "wb") as file:
+        try:
+            fcntl.fcntl(file, fcntl.F_SETFL, os.O_DIRECT)
+        except OSError:
+            return False
+        return past_the_cache(file.fileno())
+
+
+@pytest.mark.parametrize("most", [1 << 30, mmap.PAGESIZE, 1000])
+@pytest.mark.parametrize("pages", [0, 1, 3])
+def test_whole_pages_go_past_the_cache_and_the_rest_does_not(tmp_path: Path, pages: int, most: int) -> None:
+    path, size = str(tmp_path / "block"), pages * mmap.PAGESIZE + 77 - files.HEADER.size * (pages > 0)
+    buffer = files.aligned(files.room(size))
+    buffer[files.HEADER.size :] = block(NAME, size)
+    files.seal(buffer, KEY, NAME)
+    seen: list[tuple[bool, int]] = []
+
+    def put(handle: int, rest: memoryview) -> int:
+        seen.append((past_the_cache(handle), len(rest)))
+        return os.write(handle, rest[: most if len(rest) > most else len(rest)])
+
+    files.write(path, buffer, 0, uncached=True, put=put)
+    assert bytes(files.read(path, KEY, NAME, bytearray(files.room(size)))) == block(NAME, size)
+    assert all(length % mmap.PAGESIZE == 0 for past, length in seen if past)
+    if most >= mmap.PAGESIZE and can_pass(tmp_path):
+        assert sum(past for past, _ in seen) == -(-pages * mmap.PAGESIZE // most)
+
+
+def test_a_disk_that_refuses_to_go_past_the_cache_takes_it_all_the_same(tmp_path: Path) -> None:
+    path, size = str(tmp_path / "block"), 3 * mmap.PAGESIZE
+    buffer = files.aligned(files.room(size))
+    buffer[files.HEADER.size :] = block(NAME, size)
+    files.seal(buffer, KEY, NAME)
+
+    def put(handle: int, rest: memoryview) -> int:
+        if past_the_cache(handle):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return os.write(handle, rest)
+
+    files.write(path, buffer, 0, uncached=True, put=put)
+    assert bytes(files.read(path, KEY, NAME, bytearray(files.room(size)))) == block(NAME, size)
 
 
 def test_readers_beside_writers_see_whole_blocks_only(tmp_path: Path) -> None:

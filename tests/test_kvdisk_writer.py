@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 import threading
 import time
@@ -13,6 +15,7 @@ import pytest
 
 from aicockpit.kvdisk import files
 from aicockpit.kvdisk.shelf import Shelf, sweep
+from aicockpit.kvdisk.stats import Counts
 from aicockpit.kvdisk.writer import Limits, Writer
 from kvdisk_rig import PAYLOAD, Counted, block, filler, left_behind, load, name_of, shelf_in, store, until
 
@@ -92,6 +95,30 @@ def test_writing_waits_while_a_prompt_is_computed(tmp_path: Path) -> None:
     rig.keep(9)
     rig.writer.close(1)
     assert rig.shelf.has(name_of(9)), "a held writer still writes what it has before it ends"
+
+
+def test_only_what_is_written_beside_computing_goes_past_the_cache(tmp_path: Path) -> None:
+    """It takes less of the processor; what is written in idle time stays in memory, for the next engine."""
+    payload, asked = 10 * mmap.PAGESIZE, list[bool]()
+
+    def put(handle: int, rest: memoryview) -> int:
+        asked.append(bool(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT))
+        return os.write(handle, rest)
+
+    with open(tmp_path / "probe", "wb") as file:
+        if not files._bypass(file.fileno(), True):
+            pytest.skip("this disk lets nothing pass")
+    counts, shelf = Counts(), shelf_in(tmp_path)
+    limits = Limits(str(tmp_path), 1000 * payload, 2 * files.room(payload), reserve=0)
+    writer = Writer(shelf, limits, payload, counts, put=put)
+    for number, held in enumerate((False, True, False)):
+        writer.hold(held)
+        writer.keep(name_of(number), 0, filler(number))
+        assert writer.flush(10)
+        assert asked == ([True, False] if held else [False]), "whole pages, and the rest"
+        assert load(shelf, name_of(number), payload) == block(name_of(number), payload)
+        asked.clear()
+    writer.close()
 
 
 def test_what_is_there_is_touched_and_not_copied(rig: Rig) -> None:

@@ -170,14 +170,13 @@ def _nearest(folder: Path) -> Path:
 
 def _server(settings: Settings, asked: Sequence[_Ask], machine: Snapshot) -> Iterator[_Told]:
     """LMCache's, which all engines of this machine use."""
-    wish = next((ask.wish for ask in asked if ask.wish.kind == "lmcache"), None)
-    if wish is None:
+    if not any(ask.wish.kind == "lmcache" for ask in asked):
         return
     memory = machine.host.memory if machine.host else None
     known = [one for one in (memory.total, memory.limit) if one is not None] if memory else []
-    there = _nearest(wish.path or settings.state_dir)
+    there = _nearest(settings.state_dir)
     free = shutil.disk_usage(there).free if os.path.isdir(there) else None
-    server = lmcache.server(wish, settings.state_dir, min(known, default=None), free, settings.port)
+    server = lmcache.server(settings.state_dir / "lmcache", min(known, default=None), free, settings.port)
     fix = f"start lmcache=={lmcache.VERSION} before the engines: {server.command}"
     answer = look(server)
     yield _Told(answer.found, answer.mark, "" if answer.mark == "ok" else fix)

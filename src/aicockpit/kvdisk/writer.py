@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import mmap
 import os
 import threading
 import time
@@ -46,7 +47,7 @@ class Limits:
 class _Waiting:
     name: bytes
     depth: int
-    buffer: bytearray
+    buffer: mmap.mmap
 
 
 class Writer:
@@ -75,7 +76,7 @@ class Writer:
         self._changed = threading.Condition()
         self._queue: deque[_Waiting] = deque()
         self._names: set[bytes] = set()
-        self._spare: list[bytearray] = []
+        self._spare: list[mmap.mmap] = []
         self._buffers = 0
         # What this engine wrote, and a few of them that are gone again.
         self._own: set[bytes] = set()
@@ -113,7 +114,8 @@ class Writer:
             self._changed.notify_all()
 
     def hold(self, held: bool) -> None:
-        """While a prompt is computed, writing waits, for every core is computing: until half of the buffer is full."""
+        """While a prompt is computed, writing waits, for every core is computing: until half of the buffer is full;
+        then it goes past the page cache, which takes less of the processor."""
         if held != self._held:
             with self._changed:
                 self._held = held
@@ -169,14 +171,14 @@ class Writer:
         with self._changed:
             self._refused.append(name)
 
-    def _buffer(self) -> bytearray | None:
+    def _buffer(self) -> mmap.mmap | None:
         with self._changed:
             if self._spare:
                 return self._spare.pop()
             if (self._buffers + 1) * self._room > max(self._limits.buffer, self._room):
                 return None
             self._buffers += 1
-        return bytearray(self._room)
+        return files.aligned(self._room)
 
     def _run(self) -> None:
         stand_back(5)
@@ -227,13 +229,11 @@ class Writer:
             free = free_bytes(self._limits.root)
             if free is not None and free < self._limits.reserve + self._room:
                 raise OSError(errno.ENOSPC, f"less than {self._limits.reserve // MIB} MiB of the disk would be free")
-            path = self._shelf.path(waiting.name)
-            age = age_ns(waiting.depth)
             try:
-                files.write(path, waiting.buffer, age, put=self._put, enter=self._enter)
+                self._to_file(waiting)
             except FileNotFoundError:
                 self._shelf.make_room_for(waiting.name)
-                files.write(path, waiting.buffer, age, put=self._put, enter=self._enter)
+                self._to_file(waiting)
         except OSError as problem:
             self._turn_off(problem)
             return False
@@ -243,6 +243,16 @@ class Writer:
         self._counts.add("stored_bytes", self._room)
         self._counts.add("store_seconds", time.perf_counter() - started)
         return True
+
+    def _to_file(self, waiting: _Waiting) -> None:
+        files.write(
+            self._shelf.path(waiting.name),
+            waiting.buffer,
+            age_ns(waiting.depth),
+            uncached=self._held,
+            put=self._put,
+            enter=self._enter,
+        )
 
     def _remember(self, name: bytes) -> None:
         self._own.add(name)

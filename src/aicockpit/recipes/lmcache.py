@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aicockpit.hardware.device import GIB
-from aicockpit.types import KvTier
 
 VERSION = "0.5.6"  # whose flags these are
 PORT = 5555  # engines
@@ -58,21 +57,14 @@ class Server:
         )
 
 
-def server(wish: KvTier, state: Path, memory: int | None, free: int | None, taken: int) -> Server:
-    """One for this machine, which has `memory` bytes, and a disk under `state` with `free` of them; None is unknown.
+def server(folder: Path, memory: int | None, free: int | None, taken: int) -> Server:
+    """One for this machine, which has `memory` bytes, and a disk at `folder` with `free` of them; None is unknown.
 
     `taken`: the port where AiCockpit itself listens.
     """
-    return Server(
-        _gib(wish.bytes, memory),
-        _gib(0, free),
-        wish.path or state / "lmcache",
-        http_port=HTTP_PORT + (taken == HTTP_PORT),
-    )
+    return Server(_share(memory), _share(free), folder, http_port=HTTP_PORT + (taken == HTTP_PORT))
 
 
-def _gib(said: int, there: int | None) -> int | None:
+def _share(there: int | None) -> int | None:
     """LMCache says GB and means GiB; a size below one is rounded up."""
-    if said:
-        return max(said // GIB, 1)
     return None if there is None else max(there // _SHARE // GIB, 1)

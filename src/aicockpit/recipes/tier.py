@@ -116,7 +116,7 @@ def decide(wish: KvTier, place: Place, folder: Path, mark: str = "") -> Tier | N
         if place.vllm is None:
             return _UNTOLD
         return _on_disk(wish, (wish.path or folder) / mark if mark else wish.path or folder, notes)
-    return _lmcache(wish, place, folder, notes)
+    return _lmcache(place, folder, notes)
 
 
 def _too_old(place: Place) -> NoTier | None:
@@ -173,7 +173,7 @@ def _on_disk(wish: KvTier, folder: Path, notes: tuple[str, ...]) -> Tier:
     )
 
 
-def _lmcache(wish: KvTier, place: Place, folder: Path, notes: tuple[str, ...]) -> Tier | NoTier:
+def _lmcache(place: Place, folder: Path, notes: tuple[str, ...]) -> Tier | NoTier:
     if place.platform == "rocm":
         return NoTier("LMCache's packages are for CUDA", "say cpu:SIZE or disk:SIZE")
     if place.lmcache is not None and place.lmcache != LMCACHE:
@@ -182,7 +182,7 @@ def _lmcache(wish: KvTier, place: Place, folder: Path, notes: tuple[str, ...]) -
             f"{found}, and this connects to {LMCACHE}",
             f"install lmcache=={LMCACHE} beside vLLM, or say cpu:SIZE or disk:SIZE",
         )
-    command = lmcache.server(wish, folder.parent, None, None, 0).command
+    command = lmcache.server(folder.parent / "lmcache", None, None, 0).command
     extra = {"lmcache.mp.host": "tcp://localhost", "lmcache.mp.port": LMCACHE_PORT}
     return Tier(
         f"LMCache's server on port {LMCACHE_PORT}, which is yours to start",

@@ -83,7 +83,6 @@ class Chats:
                 track.render_at = troubles.at("render")
                 return None
             else:
-                troubles.well("render")
                 return tokens
 
     def _ready(self, model: str) -> list[_Life]:
