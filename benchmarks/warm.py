@@ -1,6 +1,6 @@
 """Time to first token in a repository, cold and warm: `python benchmarks/warm.py [--repo PATH] [--write] [--quick]`.
 
-Real vLLM: starts `aicockpit serve` (the CPU profile, or the server at --gateway), indexes a copy of the repository with
+Real vLLM on the CPU: starts `aicockpit serve` with the CPU profile, indexes a copy of the repository with
 `aicockpit watch`, and asks for completions in it: cold (a salt of its own), warm, in the middle of files, right after a
 save of another file, after a kill -9 of the engine; then small requests with and without warming going on beside them.
 With `--tiers` instead: restarts of an engine without a KV tier, with one on disk, and a second replica on that disk.
@@ -32,6 +32,7 @@ from benchmarks.report import markdown_table
 from benchmarks.warm_rig import AFTER, BEFORE, NAME, Answer, Rig, start_rig
 
 PAGE = ROOT / "docs" / "performance.md"
+STEP_S = 0.5
 _SMALL = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n"
 
 
@@ -58,11 +59,13 @@ class Found:
     save_to_warm: list[float] = field(default_factory=list)
     restarted: list[float] = field(default_factory=list)
     rewarm_s: float = 0.0
+    same_epoch: bool = False
     alone: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
     steps_beside: int = 0
     steps_while_asked: int = 0
     step_s: float = 0.0
+    step_met_s: float = 0.0
     steps: int = 0
     steps_apart: int = 0
     pack_tokens: int = 0
@@ -115,15 +118,16 @@ def note(found: Found, answer: Answer, times: list[float]) -> None:
 
 
 def restart(rig: Rig, found: Found, places: list[tuple[str, str, str]], say: Console) -> None:
-    """kill -9 of the engine, with the indexer gone: the store alone must be enough."""
+    """kill -9 of the engine, with the indexer gone: what the gateway has must be enough."""
     rig.stop_watch()
+    epoch = rig.epoch()
     rig.kill_engine()
     began = time.monotonic()
     rig.wait_ready()
     ready = time.monotonic()
     found.restarted.append(rig.complete(*places[0]).first_s)
     rig.wait_warm()
-    found.rewarm_s = time.monotonic() - ready
+    found.rewarm_s, found.same_epoch = time.monotonic() - ready, rig.epoch() == epoch
     say.print(f"engine back after {ready - began:.0f} s, warm again {found.rewarm_s:.1f} s later")
     for place in places[:5]:
         rig.open(place[0])
@@ -145,7 +149,8 @@ def small(rig: Rig, found: Found, plan: Plan, say: Console) -> None:
     after = rig.counters()
     found.steps_beside = after.steps - before.steps
     found.steps_while_asked = after.while_asked - before.while_asked
-    found.step_s, found.steps_apart, found.steps = after.longest_s, after.apart, after.steps
+    found.step_s, found.step_met_s = after.longest_s, after.longest_met_s
+    found.steps_apart, found.steps = after.apart, after.steps
     say.print(f"small requests: p99 {p(found.alone, 0.99):.3f} s alone, {p(found.beside, 0.99):.3f} s beside warming")
 
 
@@ -174,17 +179,19 @@ def bars(found: Found) -> list[Bar]:
         checked(
             "never a cold request once the first epoch is warm",
             not cold_ones,
-            f"{len(cold_ones)} of {len(found.never_cold)} found less than predicted or than 90 % of the pack",
+            f"{len(cold_ones)} of {len(found.never_cold)} found less of the repository than predicted, or than 90 % of "
+            "the pack",
         ),
         checked(
             "interactive p99 beside warming: at most p99 alone and one step",
-            beside <= alone + found.step_s,
-            f"{beside:.3f} s <= {alone:.3f} + {found.step_s:.3f} s",
+            beside <= alone + min(found.step_s, STEP_S),
+            f"{beside:.3f} s <= {alone:.3f} + {min(found.step_s, STEP_S):.3f} s",
         ),
         checked(
-            "a step of warming that meets no request: at most 0.5 s",
-            found.step_s <= 0.5 and found.steps_apart > 0,
-            f"{found.step_s:.3f} s, the longest of {found.steps_apart}; {found.steps - found.steps_apart} met one",
+            f"a step of warming that meets no request: at most {STEP_S} s",
+            found.step_s <= STEP_S and found.steps_apart > 0,
+            f"{found.step_s:.3f} s, the longest of {found.steps_apart}; {found.steps - found.steps_apart} met one and "
+            f"shared the engine with it, {found.step_met_s:.3f} s at most",
         ),
         checked(
             "no step starts while an interactive request is in flight",
@@ -192,7 +199,9 @@ def bars(found: Found) -> list[Bar]:
             f"{found.steps_while_asked} of {found.steps_beside}",
         ),
         checked(
-            "re-warmed after kill -9 without the indexer", found.rewarm_s > 0, f"{found.rewarm_s:.1f} s after ready"
+            "the same epoch re-warmed after kill -9 without the indexer",
+            found.same_epoch,
+            f"{found.rewarm_s:.1f} s after ready",
         ),
     ]
 
@@ -270,7 +279,7 @@ def main(words: list[str]) -> int:
         console.print(f"{bar.verdict:<7} {bar.text}: {bar.seen}")
     if chosen.write:
         sections.write(PAGE, "warm", page(found, facts))
-    return 0
+    return passed(bars(found))
 
 
 def tiers(plan: Plan, words: Sequence[str], rounds: int, write: bool, say: Console) -> int:
@@ -285,7 +294,12 @@ def tiers(plan: Plan, words: Sequence[str], rounds: int, write: bool, say: Conso
         command = shlex.join(["python", "benchmarks/warm.py", *words])
         facts = f"{time.strftime('%Y-%m-%d')}; {machine()}. A prompt of {found.tokens} tokens. Made by `{command}`."
         sections.write(PAGE, "warm-tier", "\n\n".join([facts, *parts]))
-    return 0
+    return passed(warm_tier.bars(found))
+
+
+def passed(found: Sequence[Bar]) -> int:
+    """The exit status."""
+    return int(any(bar.verdict != "PASS" for bar in found))
 
 
 if __name__ == "__main__":

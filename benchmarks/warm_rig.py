@@ -68,7 +68,8 @@ class _Heard:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Of warming, since the server started. `longest_s`: of the steps that met no request, so were `apart`.
+    """Of warming, since the server started. `longest_s`: of the steps that met no request, so were `apart`;
+    `longest_met_s`: of the others.
 
     A step that a request meets shares the engine's passes with it, and lasts as long as the request's own prefill: its
     length tells what the request cost, not what the step did. What requests wait for beside warming is measured.
@@ -78,6 +79,7 @@ class Counters:
     while_asked: int
     apart: int
     longest_s: float
+    longest_met_s: float
 
 
 def tally(log: str, asked: Sequence[tuple[float, float]]) -> Counters:
@@ -87,8 +89,10 @@ def tally(log: str, asked: Sequence[tuple[float, float]]) -> Counters:
         for found in re.finditer(r"prefetch step began=([\d.]+) seconds=([\d.]+)", log)
     ]
     during = sum(any(begin + _EDGE_S < began < end - _EDGE_S for begin, end in asked) for began, _ in steps)
-    apart = [one - began for began, one in steps if not any(began < end and begin < one for begin, end in asked)]
-    return Counters(len(steps), during, len(apart), max(apart, default=0.0))
+    apart, met = list[float](), list[float]()
+    for began, one in steps:
+        (met if any(began < end and begin < one for begin, end in asked) else apart).append(one - began)
+    return Counters(len(steps), during, len(apart), max(apart, default=0.0), max(met, default=0.0))
 
 
 @dataclass(slots=True)
@@ -122,6 +126,10 @@ class Rig:
 
     def pack_tokens(self) -> int:
         return int(self.lane()["epoch"]["tokens"])
+
+    def epoch(self) -> str:
+        """Its id names what is in the pack."""
+        return str(self.lane()["epoch"]["id"])
 
     def counters(self) -> Counters:
         return tally(self.log.read_text(), self.asked)

@@ -39,7 +39,7 @@ class Started:
 
 @dataclass(slots=True)
 class Tiers:
-    """Seconds to the first token of a prompt of `tokens` tokens."""
+    """Seconds to the first token of a prompt of `tokens` tokens, `pack` of them the pack's."""
 
     tokens: int = 0
     cold: list[float] = field(default_factory=list)
@@ -47,6 +47,7 @@ class Tiers:
     none: Started = field(default_factory=Started)
     disk: Started = field(default_factory=Started)
     replica: Started = field(default_factory=Started)
+    pack: int = 0
 
 
 def measure(folder: Path, repo: Path, budget: int, rounds: int, say: Console) -> Tiers:
@@ -61,7 +62,7 @@ def measure(folder: Path, repo: Path, budget: int, rounds: int, say: Console) ->
             place = rig.places(1)[0]
             prompt = rig.prompt_tokens(*place)
             if started is found.disk:
-                found.tokens = len(prompt)
+                found.tokens, found.pack = len(prompt), rig.pack_tokens()
                 rig.open(place[0])  # until nothing is being warmed beside what is timed
                 for _ in range(rounds):
                     found.cold.append(rig.send(prompt, salt=f"cold-{time.monotonic_ns()}").first_s)
@@ -109,6 +110,7 @@ def bars(found: Tiers) -> list[Bar]:
     """First after a restart against cold and warm."""
     cold, warm, first = (statistics.median(times) for times in (found.cold, found.warm, found.disk.first))
     return [
+        checked("a pack of 2,000 tokens or more", found.pack >= 2000, f"{found.pack}"),
         checked(
             "first after a restart, disk tier: at least 10x faster than cold",
             cold >= 10 * first,

@@ -116,6 +116,24 @@ def test_a_load_behind_a_slow_probe_is_cut(tmp_path: Path) -> None:
     rig.loader.close()
 
 
+def test_a_disk_that_hangs_under_a_probe_is_given_up_however_soon_loads_behind_it_are_cut(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, stall_s=0.3)
+    rig.gate.clear()
+    rig.loader.probe([name_of(1)])
+    assert rig.reading.wait(5)
+    end = time.monotonic() + 10
+    while rig.loader.answering:
+        assert time.monotonic() < end, "every request paid its patience, for ever"
+        rig.start("a", range(5), block_s=0.001, patience_s=0.01)
+        assert rig.ended()[0].failure in ("slow", "stalled")
+    assert rig.told("loading") == 0
+    rig.gate.set()
+    until(lambda: rig.loader.answering)
+    rig.start("b", range(3))
+    assert rig.ended() == [Loaded("b", (), None)]
+    rig.loader.close()
+
+
 def test_patience_is_a_share_of_computing() -> None:
     rate = LoadRate(0.001, 0)
     assert list(patience(32, 50, 0, rate, COMPUTE)) == pytest.approx([0.032, 0.16])

@@ -291,6 +291,9 @@ def test_the_rate_outlives_the_engine(tmp_path: Path) -> None:
     for wrong in ("", "[]", '{"token_s": "x", "slope_s": 0}', '{"token_s": -1, "slope_s": 0}', '{"token_s": 1}'):
         path.write_text(wrong)
         assert remembered(str(path)) is None
+    path.unlink()
+    os.mkfifo(path)
+    assert remembered(str(path)) is None, "and it does not wait for a writer"
     remember(str(tmp_path / "missing" / "speed.json"), COMPUTE)
 
 

@@ -101,7 +101,8 @@ class Loader:
         self._current: _Job | None = None
         self._results: list[Loaded] = []
         self._probe: Sequence[bytes] = ()
-        self._progress = time.monotonic()
+        # The thread is at something, a load, a probe or the touching of files; it last got on with that at `_progress`.
+        self._busy, self._progress = True, time.monotonic()
         self._stop = False
         # The thread was given up, wherever it hangs, and has not come round since.
         self._silent = False
@@ -115,7 +116,7 @@ class Loader:
 
     def start(self, load: Load) -> None:
         with self._changed:
-            if not self._jobs and self._current is None:
+            if not self._busy:
                 self._progress = time.monotonic()
             self._jobs.append(_Job(load, began=time.perf_counter()))
             self._changed.notify_all()
@@ -142,7 +143,7 @@ class Loader:
         up is ended."""
         with self._changed:
             self._cut(time.perf_counter())
-            if (self._jobs or self._current) and time.monotonic() - self._progress > self._stall_s:
+            if (self._jobs or self._busy) and time.monotonic() - self._progress > self._stall_s:
                 current = self._current
                 for job in [*([current] if current else []), *self._jobs]:
                     self._end(job, "stalled")
@@ -177,13 +178,14 @@ class Loader:
             with self._changed:
                 self._silent = False
                 self._counts.set("loading", 1)
+                self._busy = False
                 self._changed.wait_for(lambda: self._jobs or self._stop or self._probe)
                 if self._stop:
                     return
+                self._busy, self._progress = True, time.monotonic()
                 names, self._probe = self._probe, ()
                 if self._jobs:
                     self._current = job = self._jobs.popleft()
-                    self._progress = time.monotonic()
                     job.began = time.perf_counter()
                 else:
                     job = None
@@ -249,6 +251,7 @@ class Loader:
                 files.read(path, self._shelf.key, name, buffer, get=self._get)
                 count += 1
                 self._hold_back(count, started)
+            self._progress = time.monotonic()
             if self._jobs or self._stop or time.perf_counter() - started > _PROBE_S:
                 break
         self._meter.add(count, time.perf_counter() - started)
@@ -291,6 +294,7 @@ class Loader:
     def _touch(self, job: _Job) -> None:
         for piece in job.load.pieces[: job.done]:
             self._shelf.touch(piece.name, piece.depth)
+            self._progress = time.monotonic()
 
 
 def _behind(job: _Job, now: float) -> float:

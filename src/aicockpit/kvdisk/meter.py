@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import threading
 import time
 from collections import deque
@@ -118,8 +119,10 @@ def fit(steps: list[tuple[float, float, float]]) -> ComputeRate:
 def remembered(path: str) -> ComputeRate | None:
     """The rate of an earlier engine with the same key: after a restart nothing is measured yet. None: there is none."""
     try:
-        with open(path, "rb") as file:
-            found = json.loads(file.read(1000))
+        # Not blocking: whatever lies there under our name may be a pipe.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as file:
+            found = json.loads(file.read(1000) if stat.S_ISREG(os.fstat(handle).st_mode) else b"")
         rate = ComputeRate(float(found["token_s"]), float(found["slope_s"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
