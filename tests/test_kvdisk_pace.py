@@ -12,7 +12,7 @@ import pytest
 
 from aicockpit.kvdisk.chooser import LEAST_S, UNKNOWN_S, choose, patience
 from aicockpit.kvdisk.loader import Loaded, Loader
-from aicockpit.kvdisk.meter import STALE_S, ComputeRate, LoadMeter, LoadRate
+from aicockpit.kvdisk.meter import STALE_S, ComputeMeter, ComputeRate, LoadMeter, LoadRate
 from aicockpit.kvdisk.probe import PROBE_BLOCKS, as_it_was, in_memory, some_stored
 from aicockpit.kvdisk.shelf import Shelf
 from aicockpit.kvdisk.stats import Counts
@@ -132,6 +132,19 @@ def test_a_disk_that_hangs_under_a_probe_is_given_up_however_soon_loads_behind_i
     rig.start("b", range(3))
     assert rig.ended() == [Loaded("b", (), None)]
     rig.loader.close()
+
+
+def test_an_engines_first_step_which_is_slow_counts_until_there_is_one_as_large() -> None:
+    meter = ComputeMeter()
+    meter.add(2048, 1024, 0, 3.0)
+    assert meter.rate == ComputeRate(pytest.approx(3.0 / 2048), 0.0)  # type: ignore[arg-type]
+    meter.add(250, 125, 0, 0.25)
+    assert meter.rate is not None
+    assert meter.rate.seconds(0, 2048) > 2.5, "a short one is not enough to go by"
+    meter.add(2048, 1024, 0, 2.0)
+    assert meter.rate.seconds(0, 2048) == pytest.approx(2.0, rel=0.05)
+    meter.add(2048, 1024, 0, 2.2)
+    assert meter.rate.seconds(0, 2048) == pytest.approx(2.1, rel=0.05), "only the first one"
 
 
 def test_patience_is_a_share_of_computing() -> None:

@@ -78,12 +78,16 @@ class LoadMeter:
 
 
 class ComputeMeter:
-    """A line through the last steps that were mostly prefill, by least squares over tokens and tokens x position."""
+    """A line through the last steps that were mostly prefill, by least squares over tokens and tokens x position.
+
+    An engine's first step is slower than any other: it counts until there is one with as many tokens.
+    """
 
     def __init__(self, rate: ComputeRate | None = None) -> None:
         self.rate = rate
         self._steps: deque[tuple[float, float, float]] = deque(maxlen=_STEPS)
         self._disturbed = 0
+        self._first = True
 
     def add(self, tokens: int, mean_position: float, other_tokens: int, seconds: float) -> None:
         """A step computed `tokens` prompt tokens around `mean_position`, and `other_tokens` of other requests'
@@ -96,6 +100,9 @@ class ComputeMeter:
                 self._disturbed += 1
                 return
         self._disturbed = 0
+        if self._first and self._steps and tokens >= self._steps[0][0]:
+            self._steps.popleft()
+            self._first = False
         self._steps.append((float(tokens), tokens * mean_position, seconds))
         self.rate = fit(list(self._steps))
 

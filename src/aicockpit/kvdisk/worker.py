@@ -19,7 +19,7 @@ from .writer import MIB, Limits, Writer
 
 # How long a step that computes nothing waits for a load, so that an idle engine does not spin.
 IDLE_WAIT_S = 0.02
-_REMEMBER_EVERY_S = 60.0
+_REMEMBER_EVERY_S = 10.0
 _LARGEST_BUFFER = 1024 * MIB
 
 
