@@ -147,6 +147,15 @@ def test_an_engines_first_step_which_is_slow_counts_until_there_is_one_as_large(
     assert meter.rate.seconds(0, 2048) == pytest.approx(2.1, rel=0.05), "only the first one"
 
 
+def test_an_engines_first_step_does_not_count_where_an_earlier_engine_left_its_speed() -> None:
+    """Loading might look faster from then on, nothing would be computed, and nobody would find out."""
+    meter = ComputeMeter(ComputeRate(0.001, 0.0))
+    meter.add(2048, 1024, 0, 3.5)
+    assert meter.rate == ComputeRate(0.001, 0.0)
+    meter.add(2048, 1024, 0, 2.5)
+    assert meter.rate.seconds(0, 2048) == pytest.approx(2.5, rel=0.05)
+
+
 def test_patience_is_a_share_of_computing() -> None:
     rate = LoadRate(0.001, 0)
     assert list(patience(32, 50, 0, rate, COMPUTE)) == pytest.approx([0.032, 0.16])

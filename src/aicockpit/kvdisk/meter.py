@@ -80,14 +80,15 @@ class LoadMeter:
 class ComputeMeter:
     """A line through the last steps that were mostly prefill, by least squares over tokens and tokens x position.
 
-    An engine's first step is slower than any other: it counts until there is one with as many tokens.
+    An engine's first step is slower than any other: it counts where nothing else is known, until there is one with as
+    many tokens.
     """
 
     def __init__(self, rate: ComputeRate | None = None) -> None:
         self.rate = rate
         self._steps: deque[tuple[float, float, float]] = deque(maxlen=_STEPS)
         self._disturbed = 0
-        self._first = True
+        self._first, self._slow = True, False
 
     def add(self, tokens: int, mean_position: float, other_tokens: int, seconds: float) -> None:
         """A step computed `tokens` prompt tokens around `mean_position`, and `other_tokens` of other requests'
@@ -100,9 +101,14 @@ class ComputeMeter:
                 self._disturbed += 1
                 return
         self._disturbed = 0
-        if self._first and self._steps and tokens >= self._steps[0][0]:
-            self._steps.popleft()
+        if self._first:
             self._first = False
+            if self.rate is not None:  # what an earlier engine left is better
+                return
+            self._slow = True
+        elif self._slow and tokens >= self._steps[0][0]:
+            self._slow = False
+            self._steps.popleft()
         self._steps.append((float(tokens), tokens * mean_position, seconds))
         self.rate = fit(list(self._steps))
 
