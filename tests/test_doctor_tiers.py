@@ -218,7 +218,7 @@ def test_linear_attention_is_told_as_a_start_tells_it(tmp_path: Path) -> None:
     row = look(settings(tmp_path / "state", "disk:1MiB", model=model))["kv-tier"]
     assert row.mark == "bad"
     why, fix = row.found.partition(": ")[2], row.fix
-    assert f"m: kv_tier disk:1GiB cannot be had: {why}. {fix}" == str(refused.value)
+    assert f"m: kv_tier disk:1GiB cannot be had: {why}. Instead, {fix}." == str(refused.value)
     assert look(settings(tmp_path / "state", "disk:1MiB", 1, model))["kv-tier"].mark == "ok"
 
 

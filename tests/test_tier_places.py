@@ -135,11 +135,8 @@ def test_tiers_of_models_that_take_turns_take_turns(tmp_path: Path) -> None:
 
 
 def sized(tmp_path: Path, wish: str, machine: str, **values: str) -> Sized:
-    folder = tmp_path / "recipes"
-    folder.mkdir(exist_ok=True)
-    (folder / "mine.yaml").write_text(RECIPE.replace("TIER", wish))
-    asked = settings(tmp_path, "models: [{model: me/mine}]", AICOCKPIT_RECIPES=str(folder), **values)
-    library = load.library(folder)
+    asked = of_recipe(tmp_path, wish, **values)
+    library = load.library(asked.recipes)
     slots = [Slot(str(n), replace(card, index=n)) for n, card in enumerate(cards.parse(machine))] if machine else []
     return Sizer(asked, library.recipes, slots, lambda _: None, 64 * GIB).size(fleet.ask(asked).models[0])
 
@@ -171,13 +168,60 @@ def look(asked: Settings, gpus: Sequence[Gpu] = (), host: Host = HOST) -> Mappin
 
 
 def test_the_doctor_tells_what_is_possible_and_why_not(tmp_path: Path) -> None:
-    (row,) = look(settings(tmp_path)).values()
-    assert (row.id, row.mark) == ("kv-tier", "ok")
-    assert row.found.startswith("none asked for; possible on the CPU: disk; not cpu (vLLM offloads")
-    (row,) = look(settings(tmp_path), [GPU]).values()
-    assert row.found.startswith("none asked for; possible on CUDA: cpu, disk; not lmcache (LMCache is not installed")
-    (row,) = look(settings(tmp_path), [replace(GPU, vendor="amd")]).values()
-    assert row.found.startswith("none asked for; possible on ROCm: cpu, disk; not lmcache (LMCache's packages are for")
+    asked, hidden = settings(tmp_path), settings(tmp_path, CUDA_VISIBLE_DEVICES="-1")
+    vllm = tier.place(asked, False).vllm
+    told = f"with vLLM {vllm}" if vllm else "if vLLM is 0.32 or newer"
+    ours = "disk (AiCockpit's own connector, as vLLM's file tier refuses the CPU); not cpu (vLLM offloads to memory"
+    for one, gpus in ((asked, ()), (hidden, (GPU,))):
+        (row,) = look(one, gpus).values()
+        assert (row.id, row.mark) == ("kv-tier", "ok")
+        assert row.found.startswith(f"none asked for; possible on the CPU {told}: {ours}")
+    theirs = "cpu (vLLM's own tier, gone when the engine ends), disk (vLLM's own file tier, which outlives the engine)"
+    amd = replace(GPU, vendor="amd")
+    for gpu, where, why in ((GPU, "CUDA", " is not installed"), (amd, "ROCm", "'s packages are for CUDA")):
+        (row,) = look(asked, [gpu]).values()
+        said = f"none asked for; possible on {where} {told}: {theirs}; not lmcache (LMCache{why}"
+        assert row.found.startswith(said)
+        assert "GiB" not in row.found, "nobody asked for a size"
+    (row,) = look(settings(tmp_path, AICOCKPIT_VLLM_COMMAND="/nowhere/vllm serve"), [GPU]).values()
+    said = "possible on CUDA if vLLM is 0.32 or newer: cpu (vLLM's own tier, gone when the engine ends), lmcache (by"
+    assert row.found.startswith(f"none asked for; {said}")
+
+
+def of_recipe(tmp_path: Path, wish: str, **values: str) -> Settings:
+    folder = tmp_path / "recipes"
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.yaml").write_text(RECIPE.replace("TIER", wish))
+    return settings(tmp_path, AICOCKPIT_RECIPES=str(folder), MODEL_NAME="me/mine", **values)
+
+
+@pytest.mark.parametrize("machine", ["", "A6000"])
+@pytest.mark.parametrize("wish", ["cpu:4GiB", "disk:1000TiB", "none"])
+def test_the_doctor_asks_for_a_recipes_tier_as_a_start_does(tmp_path: Path, wish: str, machine: str) -> None:
+    kept = sized(tmp_path, wish, machine).kv_tier
+    rows = look(of_recipe(tmp_path, wish), [GPU] if machine else ())
+    found = rows["kv-tier"].found
+    assert rows["kv-tier"].mark == "ok"
+    if kept is None:
+        assert found.startswith(f"its recipe's {wish} is left out for me/mine: vLLM offloads to memory from GPUs only")
+        assert "; possible on the CPU" in found
+    elif kept.kind == "none":
+        assert found.startswith("none asked for")
+    else:
+        assert found.startswith(f"{kept.kind} for me/mine: ")
+    assert ("kv-tier.room" in rows) == (wish == "disk:1000TiB"), "its folder is looked at"
+    for general, told in (("none", "none asked for"), ("disk:1MiB", "disk for me/mine: ")):
+        row = look(of_recipe(tmp_path, wish, AICOCKPIT_KV_TIER=general), [GPU] if machine else ())["kv-tier"]
+        assert row.found.startswith(told), "the setting wins over the recipe"
+
+
+def test_the_doctor_asks_nothing_for_what_keeps_nothing(tmp_path: Path) -> None:
+    embedding = settings(tmp_path, MODEL_NAME="Qwen/Qwen3-Embedding-0.6B", AICOCKPIT_KV_TIER="disk:1MiB")
+    assert look(embedding)["kv-tier"].found.startswith("none asked for")
+    named = settings(tmp_path, "models: [{model: a/m, role: rerank}]", AICOCKPIT_KV_TIER="disk:1MiB")
+    assert look(named)["kv-tier"].found.startswith("none asked for")
+    broken = settings(tmp_path, MODEL_NAME="a/m", AICOCKPIT_KV_TIER="disk:1MiB", AICOCKPIT_RECIPES=str(tmp_path / "no"))
+    assert look(broken)["kv-tier"].found.startswith("disk for a/m"), "wrong recipes are another row's to tell"
 
 
 def test_the_doctor_says_bad_where_a_start_would_refuse(tmp_path: Path) -> None:

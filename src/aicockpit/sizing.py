@@ -137,11 +137,12 @@ class Sizer:
         if found.kv_tier is None:
             return None, found.reasons
         place = tier.place(self.settings, bool(found.devices))
-        told = tier.decide(found.kv_tier, place, tier.folder(self.settings))
-        clash = tier.conflict(found.kv_tier, flags.merge(found.flags, given))
-        if not (why := told.why if isinstance(told, tier.NoTier) else clash):
+        known, theirs = self.shape_of(found.model_id), flags.merge(found.flags, given)
+        layers = known.layer_kinds if known else ()
+        told = tier.judged(found.kv_tier, place, tier.folder(self.settings), theirs, layers=layers)
+        if isinstance(told, tier.Tier):
             return found.kv_tier, found.reasons
-        return None, (*found.reasons, f"The recipe's kv_tier {found.kv_tier} is left out: {why}.")
+        return None, (*found.reasons, f"The recipe's kv_tier {found.kv_tier} is left out: {told.why}.")
 
     def _on_cpu(self, m: FleetModel, reasons: tuple[str, ...]) -> Sized:
         """Nobody knows what it needs: vLLM will say what is wrong, if anything is."""

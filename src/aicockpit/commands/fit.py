@@ -1,7 +1,7 @@
 """`aicockpit fit MODEL`: does it fit as `serve` would run it, with every term; and the table of docs/hardware.md.
 
 `python -m aicockpit.commands.fit --table` prints that table from the shipped recipes and the known cards, `--tiers`
-that of docs/kv-tiers.md, `--packs` that of docs/context.md.
+that of docs/kv-tiers.md, `--packs` that of docs/workspaces.md.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _view(loaded: Settings, arguments: argparse.Namespace, here: judging.Machine
     plain = replace(wish, model=name)
     recipe = _recipe(plain, library, shapes)
     if isinstance(outcome, Chosen):
-        outcome = judging.with_tier(loaded, library, outcome)
+        outcome = judging.with_tier(loaded, library, outcome, shapes)
         recipe = library.by_id[outcome.recipe].recipe if outcome.recipe else recipe
     names = filters.named(plain, recipe) if folder else tuple(recipe.variants)
     every = [search.sibling(plain, recipe, name, here.devices, shapes) for name in names]
@@ -253,7 +253,7 @@ def document(view: fit_show.View) -> dict[str, object]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`--table` prints the table of docs/hardware.md, `--tiers` that of docs/kv-tiers.md, `--packs` of context.md."""
+    """`--table` prints the table of docs/hardware.md, `--tiers` of kv-tiers.md, `--packs` of workspaces.md."""
     made = {"--table": table, "--tiers": fit_tiers.markdown, "--packs": fit_tiers.packs}
     if len(argv) != 1 or argv[0] not in made:
         print("usage: python -m aicockpit.commands.fit --table | --tiers | --packs", file=sys.stderr)

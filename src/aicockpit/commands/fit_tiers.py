@@ -1,5 +1,5 @@
-"""The tables of docs/kv-tiers.md (a pack's KV: its size, how long to compute, how long to load) and of docs/context.md
-(which packs are built on a machine). Predictions.
+"""The tables of docs/kv-tiers.md (a pack's KV: its size, how long to compute, how long to load) and of
+docs/workspaces.md (which packs are built on a machine). Predictions.
 
 `python -m aicockpit.commands.fit --tiers` and `--packs` print them from the shipped recipes, the known cards and the
 shipped table of budgets. Pure but for reading them. Computing is counted as 2 x active parameters a token (Kaplan et
@@ -116,7 +116,7 @@ def markdown() -> str:
 
 
 def packs() -> str:
-    """The table of docs/context.md, between its markers' lines: tokens of a workspace's two packs."""
+    """The table of docs/workspaces.md, between its markers' lines: tokens of a workspace's two packs."""
     head = ["machine and model", "KV cache", *(f"{count} at work" for count in WORKSPACES)]
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     places = [(_counted(one.machine), one.model, one.held, one.window) for one in cases()]

@@ -16,16 +16,18 @@ from aicockpit.errors import AicockpitError, ModelError
 from aicockpit.hardware import cards, detect, fit, host, shape
 from aicockpit.hardware.device import Device
 from aicockpit.hardware.shape import ModelShape, ShapeUnknown
-from aicockpit.recipes import filters, flags, spot, tier
+from aicockpit.recipes import arrange, filters, flags, spot, tier
 from aicockpit.recipes.filters import Wish
-from aicockpit.recipes.fleet import ROLES_WITHOUT_KV
 from aicockpit.recipes.load import Library
 from aicockpit.recipes.select import Chosen
 from aicockpit.settings import Settings
 from aicockpit.sizing import HOST_SHARE
-from aicockpit.types import KvTier
 
 CPU = "cpu"
+_LEFT_OUT = (
+    "The command here leaves it out: a start adds it, with a subfolder named by the weights, vLLM's version and the "
+    "cards, and keeps its files within the size. In one folder vLLM would take one revision's KV for another's."
+)
 
 
 def emit(text: str) -> None:
@@ -155,21 +157,37 @@ def wish(
     )
 
 
-def with_tier(loaded: Settings, library: Library, chosen: Chosen) -> Chosen:
-    """With the flags of the KV tier that the setting or the recipe asks for, or why there is none."""
-    wanted = loaded.kv_tier or chosen.kv_tier or KvTier()
-    roles = library.by_id[chosen.recipe].recipe.roles if chosen.recipe else ()
-    if wanted.kind == "none" or set(roles) & set(ROLES_WITHOUT_KV):
+def with_tier(loaded: Settings, library: Library, chosen: Chosen, shapes: Shapes, role: str = "") -> Chosen:
+    """With the flags and variables of the KV tier that the setting or the recipe asks for, or why they are not there.
+
+    vLLM's names of KV files tell neither the weights' revision nor its own version. A start finds a folder by both;
+    a command that is kept and run again later could not, so of files on GPUs it has no flag."""
+    recipe = library.by_id[chosen.recipe].recipe if chosen.recipe else None
+    role = role or next(iter(recipe.roles if recipe else ()), "")
+    wanted = arrange.wish(None, role, loaded.kv_tier, chosen.kv_tier)
+    if wanted.kind == "none":
         return chosen
     place = tier.place(loaded, bool(chosen.devices))
     if chosen.devices and chosen.devices[0].vendor == "amd":
         place = replace(place, platform="rocm")
-    found = tier.decide(wanted, place, tier.folder(loaded))
-    if why := tier.conflict(wanted, flags.merge(chosen.flags, loaded.engine_args)):
-        found = tier.NoTier(why, "leave one of them out")
+    known = shapes.known.get(chosen.model_id)
+    if known is None and recipe is not None:
+        known = spot.recipe_shape(recipe, chosen.variant)
+    layers = known.layer_kinds if known else ()
+    given = flags.merge(chosen.flags, loaded.engine_args)
+    found = tier.judged(wanted, place, tier.folder(loaded), given, layers=layers)
     if isinstance(found, tier.NoTier):
-        said = f"There is no kv_tier {wanted} here: {found.why}. Instead, {found.instead}."
-        return replace(chosen, reasons=(*chosen.reasons, said))
+        return _with(chosen, f"There is no kv_tier {wanted} here: {found.told}")
     takes = f" Each engine takes {fit.gib(found.memory)} of the host's memory for it." if found.memory else ""
     said = f"kv_tier {wanted}: {found.reason}.{takes}"
-    return replace(chosen, flags=(*chosen.flags, *found.flags), reasons=(*chosen.reasons, said))
+    notes = [f"kv_tier {wanted}: {note}" for note in found.notes]
+    if found.files:
+        return _with(chosen, f"{said} {_LEFT_OUT}", *notes)
+    theirs = {*os.environ, *dict(chosen.env)}
+    env = tuple(pair for pair in found.env if pair[0] not in theirs)
+    chosen = replace(chosen, flags=(*chosen.flags, *found.flags), env=(*chosen.env, *env))
+    return _with(chosen, said, *notes)
+
+
+def _with(chosen: Chosen, *reasons: str) -> Chosen:
+    return replace(chosen, reasons=(*chosen.reasons, *reasons))

@@ -155,7 +155,7 @@ def _explain(loaded: Settings, arguments: argparse.Namespace) -> int:
     for error in shapes.failed.values():
         print(f"aicockpit: {error}", file=sys.stderr)
     if isinstance(outcome, Chosen):
-        outcome = judging.with_tier(loaded, library, outcome)
+        outcome = judging.with_tier(loaded, library, outcome, shapes, arguments.role)
     if arguments.json:
         judging.emit(json.dumps(explain.document(outcome), indent=2))
     else:

@@ -18,7 +18,7 @@ from aicockpit.console import size
 from aicockpit.doctor.finding import Finding, Mark
 from aicockpit.doctor.lmcache import look
 from aicockpit.errors import AicockpitError, SettingError
-from aicockpit.hardware import shape
+from aicockpit.hardware import detect, shape
 from aicockpit.hardware.machine import Host, Snapshot
 from aicockpit.hardware.shape import ShapeUnknown
 from aicockpit.kvdisk import shelf
@@ -26,8 +26,10 @@ from aicockpit.kvdisk.ledger import Ledger
 from aicockpit.models import kv_files, remote
 from aicockpit.models.hub import Hub
 from aicockpit.models.locate import is_path
-from aicockpit.recipes import lmcache, tier
-from aicockpit.recipes.fleet import ROLES_WITHOUT_KV, FleetModel
+from aicockpit.recipes import arrange, filters, lmcache, load, tier
+from aicockpit.recipes.filters import Wish
+from aicockpit.recipes.fleet import FleetModel
+from aicockpit.recipes.schema import Recipe
 from aicockpit.settings import Settings
 from aicockpit.types import KvTier
 
@@ -62,22 +64,29 @@ class _Told:
 
 def findings(settings: Settings, models: Sequence[FleetModel], machine: Snapshot) -> Iterator[Finding]:
     """The row `kv-tier`, and `kv-tier.room` where one is asked for and its room is short."""
+    recipes = _recipes(settings) if models else ()
+    gpus = bool(detect.usable_gpus(machine, settings.cuda_visible))
+    places = [_place(settings, gpus and m.gpus != 0, machine) for m in models]
+    wishes = [_wish(m, settings, place, recipes) for m, place in zip(models, places, strict=True)]
     asked = [
-        _Ask(m, wish, _place(settings, m.gpus != 0 and bool(machine.gpus), machine))
-        for m in models
-        if (wish := _wish(m, settings)).kind != "none"
+        _Ask(m, wish, place)
+        for m, wish, place in zip(models, wishes, places, strict=True)
+        if isinstance(wish, KvTier) and wish.kind != "none"
     ]
+    told = [wish for wish in wishes if isinstance(wish, _Told)]
     if not asked:
-        yield Finding("kv-tier", "KV tier", "ok", _possible(settings, _place(settings, bool(machine.gpus), machine)))
+        none = [one.found for one in told] or ["none asked for"]
+        possible = _possible(settings, _place(settings, gpus, machine))
+        yield Finding("kv-tier", "KV tier", "ok", _joined([*none, possible]))
         return
-    told: list[_Told] = []
     used: list[_Ask] = []
     memory, shared = 0, 0
     for ask in asked:
         m, wish = ask.model, ask.wish
         found = _decided(ask, settings)
         if isinstance(found, tier.NoTier):
-            told.append(_Told(f"{wish} for {m.served}: {found.why}", "bad", found.instead))
+            fix = found.instead or "see docs/kv-tiers.md"
+            told.append(_Told(f"{wish} for {m.served}: {found.why}", "bad", fix))
             continue
         told.append(_Told(f"{wish.kind} for {m.served}: {found.reason}"))
         used.append(ask)
@@ -98,17 +107,14 @@ def _joined(texts: Iterable[str]) -> str:
 
 def _decided(ask: _Ask, settings: Settings) -> tier.Tier | tier.NoTier:
     """As a start decides it, without the model's own folder."""
-    given, folder = (*settings.engine_args, *ask.model.args), tier.folder(settings)
-    if why := tier.conflict(ask.wish, given):
-        return tier.NoTier(why, "see docs/kv-tiers.md")
-    found = tier.decide(ask.wish, ask.place, folder)
-    if isinstance(found, tier.NoTier) or ask.wish.kind != "disk" or ask.on_gpu:
-        return found
-    try:
-        return tier.wanted(ask.model.served, ask.wish, ask.place, folder, given, "", _layers(ask.model.model, settings))
-    except SettingError as error:
-        why, _, fix = str(error).rpartition(" cannot be had: ")[2].partition(". ")
-        return tier.NoTier(why, fix or "see docs/kv-tiers.md")
+    ours = ask.wish.kind == "disk" and not ask.on_gpu
+    layers = _layers(ask.model.model, settings) if ours else ()
+    return tier.judged(ask.wish, ask.place, tier.folder(settings), _given(ask.model, settings), layers=layers)
+
+
+def _given(m: FleetModel, settings: Settings) -> tuple[str, ...]:
+    """The user's own flags for its engines."""
+    return (*settings.engine_args, *m.args)
 
 
 def _layers(model: str, settings: Settings) -> Collection[str]:
@@ -182,10 +188,26 @@ def _server(settings: Settings, asked: Sequence[_Ask], machine: Snapshot) -> Ite
     yield _Told(answer.found, answer.mark, "" if answer.mark == "ok" else fix)
 
 
-def _wish(m: FleetModel, settings: Settings) -> KvTier:
-    if m.kv_tier is not None:
-        return m.kv_tier
-    return (None if m.role in ROLES_WITHOUT_KV else settings.kv_tier) or KvTier()
+def _recipes(settings: Settings) -> tuple[Recipe, ...]:
+    try:
+        return load.library(settings.recipes).recipes
+    except SettingError:  # the row `model` tells it
+        return ()
+
+
+def _wish(m: FleetModel, settings: Settings, place: tier.Place, recipes: Sequence[Recipe]) -> KvTier | _Told:
+    """What a start asks for, with the role and the tier of the recipe that names the model; why it leaves that out."""
+    named = Wish(m.model.partition("@")[0], role=m.role or "")
+    recipe = next((one for one in recipes if filters.named(named, one) and not filters.of_recipe(named, one)), None)
+    role: str = m.role or next(iter(recipe.roles if recipe else ()), "chat")
+    theirs = recipe.aicockpit.kv_tier if recipe else None
+    wish = arrange.wish(m.kv_tier, role, settings.kv_tier, theirs)
+    if theirs is None or wish is not theirs:
+        return wish
+    found = tier.judged(theirs, place, tier.folder(settings), _given(m, settings))
+    if not isinstance(found, tier.NoTier):
+        return wish
+    return _Told(f"its recipe's {theirs} is left out for {m.served}: {found.why}")
 
 
 def _place(settings: Settings, on_gpu: bool, machine: Snapshot) -> tier.Place:
@@ -195,18 +217,18 @@ def _place(settings: Settings, on_gpu: bool, machine: Snapshot) -> tier.Place:
 
 
 def _possible(settings: Settings, place: tier.Place) -> str:
-    """`none asked for; possible on the CPU: disk (...); not: cpu (...), lmcache (...)`."""
+    """`possible on the CPU with vLLM 0.32.0: disk (...); not cpu (...), lmcache (...)`."""
     can, cannot = [], []
     for wish in _KINDS:
         found = tier.decide(wish, place, tier.folder(settings))
         if isinstance(found, tier.NoTier):
             cannot.append(f"{wish.kind} ({found.why})")
         else:
-            can.append(wish.kind)
+            can.append(f"{wish.kind} ({found.brief})")
     where = {"cpu": "on the CPU", "cuda": "on CUDA", "rocm": "on ROCm"}[place.platform]
-    return f"none asked for; possible {where}: {', '.join(can) or 'none'}" + (
-        f"; not {', '.join(cannot)}" * bool(cannot)
-    )
+    oldest = ".".join(map(str, tier.OLDEST))
+    where += f" with vLLM {place.vllm}" if place.vllm else f" if vLLM is {oldest} or newer"
+    return f"possible {where}: {', '.join(can) or 'none'}" + f"; not {', '.join(cannot)}" * bool(cannot)
 
 
 def _memory(host: Host | None, memory: int, shared: int) -> Iterator[tuple[str, str]]:

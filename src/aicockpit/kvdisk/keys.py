@@ -1,5 +1,5 @@
 """Which folder a block belongs to: everything that its bytes depend on besides the tokens; the connector asks once at
-start, and `recipes/kv_mark.py` for vLLM's own files on GPUs."""
+start, and `recipes/kv_basis.py` for vLLM's own files on GPUs."""
 
 from __future__ import annotations
 

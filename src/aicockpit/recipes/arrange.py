@@ -156,8 +156,8 @@ def _engines(asked: Asked, sized: Sequence[Sized], cores: Sequence[int]) -> list
             tenant = Tenant(
                 _engine_name(m, taken), size.gpus, size.least, mine, m.memory, m.role or size.role, m.pinned, size.kind
             )
-            wish = _wish(m, tenant.role, asked.kv_tier, size.kv_tier)
-            found.append(_Engine(m, size, tenant, aliases, "" if size.gpus else cpus.pop(0), wish, m.sleep))
+            kept = wish(m.kv_tier, tenant.role, asked.kv_tier, size.kv_tier)
+            found.append(_Engine(m, size, tenant, aliases, "" if size.gpus else cpus.pop(0), kept, m.sleep))
     return found
 
 
@@ -180,10 +180,11 @@ def _rested(engines: Sequence[_Engine], memory: int | None) -> tuple[list[_Engin
     return found, told
 
 
-def _wish(m: FleetModel, role: str, general: KvTier | None, recipes: KvTier | None) -> KvTier:
-    """The model's own, the setting's, the recipe's. What keeps nothing between requests gets one only by name."""
-    told = (m.kv_tier, *(() if role in ROLES_WITHOUT_KV else (general, recipes)))
-    return next((wish for wish in told if wish is not None), KvTier())
+def wish(own: KvTier | None, role: str, general: KvTier | None, recipes: KvTier | None) -> KvTier:
+    """The tier that counts: the model's `own`, the setting's (`general`), the recipe's. What keeps nothing between
+    requests gets one only by name. `doctor` and `recipes explain` ask it too."""
+    told = (own, *(() if role in ROLES_WITHOUT_KV else (general, recipes)))
+    return next((one for one in told if one is not None), KvTier())
 
 
 def _made(one: _Engine, placed: Placement, slots: Mapping[str, Slot]) -> tuple[_Engine, EngineShape]:

@@ -74,7 +74,7 @@ class Place:
 class Tier:
     """What makes the wish come true. `memory`: bytes of the host that the engine takes for it, `shared`: of them in
     /dev/shm. `ours`: the engine imports our package; `files`: where vLLM itself keeps them; `env`: what it needs unless
-    the user set it. `reason`, `notes`: for people."""
+    the user set it. `reason`, `notes`: for people; `brief`: the reason without sizes and folders."""
 
     reason: str
     flags: tuple[str, ...] = ()
@@ -84,14 +84,20 @@ class Tier:
     files: Path | None = None
     notes: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    brief: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class NoTier:
-    """Why the wish cannot come true there, and what to ask for instead."""
+    """Why the wish cannot come true there, and what to ask for instead, "" where `why` says that too."""
 
     why: str
-    instead: str
+    instead: str = ""
+
+    @property
+    def told(self) -> str:
+        """Both, up to the full stop."""
+        return f"{self.why}. Instead, {self.instead}." if self.instead else f"{self.why}."
 
 
 _UNTOLD = NoTier(
@@ -109,7 +115,7 @@ def decide(wish: KvTier, place: Place, folder: Path, mark: str = "") -> Tier | N
         return old
     if place.platform == "cpu":
         return _on_cpu(wish, place, folder)
-    notes = () if place.vllm else (f"the vLLM is a command of yours: it must be {_dotted(OLDEST)} or newer",)
+    notes = () if place.vllm else (f"which vLLM this is cannot be told: it must be {_dotted(OLDEST)} or newer",)
     if wish.kind == "cpu":
         return _in_memory(wish, place, notes)
     if wish.kind == "disk":
@@ -141,8 +147,10 @@ def _on_cpu(wish: KvTier, place: Place, folder: Path) -> Tier | NoTier:
     extra = {"folder": str(wish.path or folder), "bytes": wish.bytes, "buffer_bytes": WRITING}
     config = _transfer(name, extra, module)
     reason = f"AiCockpit's own connector keeps blocks in {wish.path or folder}: vLLM's file tier refuses the CPU"
-    notes = () if place.beside else ("the vLLM is a command of yours: its Python gets our package by PYTHONPATH",)
-    return Tier(reason, (_FLAG, config), WRITING, ours=True, notes=notes, env=(_CORES,))
+    told = "the vLLM is a command of yours: a start gives its Python our package by PYTHONPATH"
+    notes = () if place.beside else (told,)
+    brief = "AiCockpit's own connector, as vLLM's file tier refuses the CPU"
+    return Tier(reason, (_FLAG, config), WRITING, ours=True, notes=notes, env=(_CORES,), brief=brief)
 
 
 def _in_memory(wish: KvTier, place: Place, notes: tuple[str, ...]) -> Tier:
@@ -153,6 +161,7 @@ def _in_memory(wish: KvTier, place: Place, notes: tuple[str, ...]) -> Tier:
         wish.bytes,
         wish.bytes if place.platform == "cuda" else 0,
         notes=notes,
+        brief="vLLM's own tier, gone when the engine ends",
     )
 
 
@@ -170,6 +179,7 @@ def _on_disk(wish: KvTier, folder: Path, notes: tuple[str, ...]) -> Tier:
         buffer,
         files=folder,
         notes=notes,
+        brief="vLLM's own file tier, which outlives the engine",
     )
 
 
@@ -187,7 +197,8 @@ def _lmcache(place: Place, folder: Path, notes: tuple[str, ...]) -> Tier | NoTie
     return Tier(
         f"LMCache's server on port {LMCACHE_PORT}, which is yours to start",
         (_FLAG, _transfer("LMCacheMPConnector", extra)),
-        notes=(*notes, f"an engine does not start without it: {command}"),
+        notes=(*notes, f"an engine does not start without it (`aicockpit doctor` puts sizes for GIB): {command}"),
+        brief="by its own server, which is yours to start",
     )
 
 
@@ -218,23 +229,28 @@ def conflict(wish: KvTier, given: Sequence[str]) -> str:
     return ""
 
 
+def judged(
+    wish: KvTier, place: Place, folder: Path, given: Sequence[str], mark: str = "", layers: Collection[str] = ()
+) -> Tier | NoTier:
+    """`decide` for an engine with the flags `given`, whose model has such `layers` (`ModelShape.layer_kinds`)."""
+    if why := conflict(wish, given):
+        return NoTier(why)
+    if place.platform == "cpu" and wish.kind == "disk" and "linear" in layers:
+        why = "vLLM does not start a model with linear attention and a connector like ours"
+        return NoTier(why, "say kv_tier: none for this model")
+    found = decide(wish, place, folder, mark)
+    alone = flags.value(given, "--tensor-parallel-size") in (None, "1")
+    return found if alone or isinstance(found, NoTier) else replace(found, env=())
+
+
 def wanted(
     name: str, wish: KvTier, place: Place, folder: Path, given: Sequence[str], mark: str, layers: Collection[str] = ()
 ) -> Tier:
-    """The tier of the engine `name`, whose model has such `layers` (`ModelShape.layer_kinds`).
-
-    Raises SettingError when the wish cannot come true there.
-    """
-    if why := conflict(wish, given):
-        raise SettingError(f"{name}: kv_tier {wish} cannot be had: {why}.")
-    if place.platform == "cpu" and wish.kind == "disk" and "linear" in layers:
-        why = "vLLM does not start a model with linear attention and a connector like ours"
-        raise SettingError(f"{name}: kv_tier {wish} cannot be had: {why}. Say kv_tier: none for this model.")
-    found = decide(wish, place, folder, mark)
+    """The tier of the engine `name`. Raises SettingError when the wish cannot come true there."""
+    found = judged(wish, place, folder, given, mark, layers)
     if isinstance(found, NoTier):
-        raise SettingError(f"{name}: kv_tier {wish} cannot be had: {found.why}. Instead, {found.instead}.")
-    alone = flags.value(given, "--tensor-parallel-size") in (None, "1")
-    return found if alone else replace(found, env=())
+        raise SettingError(f"{name}: kv_tier {wish} cannot be had: {found.told}")
+    return found
 
 
 def memory(wish: KvTier, on_gpu: bool) -> int:
