@@ -71,8 +71,8 @@ def test_every_route_of_ours_and_every_metric_is_documented(tmp_path: Path) -> N
         assert family.name in docs, family.name
 
 
-def test_the_page_on_context_has_the_packs_and_the_formula_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
-    page = ROOT / "docs" / "context.md"
+def test_the_page_on_workspaces_has_the_packs_and_the_formula_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs" / "workspaces.md"
     generated.holds(page, fit_tiers.packs(), "tests/test_docs.py -k packs")
     before = page.read_text().partition(fit_tiers.PACKS_BEGIN)[0]
     assert fit.main(["--packs"]) == 0

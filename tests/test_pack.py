@@ -69,8 +69,8 @@ class Tree:
         self.read.append(found)
         return found
 
-    def pack(self, budget: int = 3000, churn: Mapping[str, int] | None = None) -> Pack:
-        return build(self.sources(), self.text, Files(), self.encoder, "shop", budget, self.cache, churn=churn)
+    def pack(self, budget: int = 3000) -> Pack:
+        return build(self.sources(), self.text, Files(), self.encoder, "shop", budget, self.cache)
 
 
 def shop() -> dict[str, str]:
@@ -166,13 +166,6 @@ def test_a_new_file_that_refers_to_others_moves_nothing() -> None:
     tree.texts["shop/zoo.py"] = part(99)
     after = [item.path for item in tree.pack().items]
     assert [path for path in after if path != "shop/zoo.py"] == [item.path for item in before.items]
-
-
-def test_what_changes_often_stands_behind() -> None:
-    tree = Tree(shop())
-    pack = tree.pack(churn={"shop/money.py": 9, "shop/part1.py": 3})
-    assert [item.path for item in pack.items][-2:] == ["shop/part1.py", "shop/money.py"]
-    assert {item.path for item in pack.items} == {item.path for item in tree.pack().items}
 
 
 def test_times_decide_nothing() -> None:

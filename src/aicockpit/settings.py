@@ -94,7 +94,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         _A + "STATE_DIR", values.path, "~/.local/state/aicockpit", "Keys (hashed), logs, sockets, converted models."
     ),
-    Setting(_A + "WORKSPACE", values.optional_path, "", "Source tree to index and keep warm (docs/context.md)."),
+    Setting(_A + "WORKSPACE", values.optional_path, "", "Source tree to index and keep warm (docs/workspaces.md)."),
     Setting(_A + "WORKSPACE_NAME", str, "", "Its name in requests. Empty: the folder's own name."),
     Setting(_A + "WORKSPACES", values.count, "64", "Workspaces of one key; more get 429."),
     Setting(_A + "WORKSPACE_FILES", values.positive, "500000", "Files of one workspace; more get 413."),
@@ -104,7 +104,7 @@ SETTINGS: tuple[Setting, ...] = (
         values.context,
         "auto",
         "Tokens of repository context in front of a prompt: a number, `none`, or `auto`: as measured for the model, "
-        "else a guess from its size (docs/context.md).",
+        "else a guess from its size (docs/workspaces.md).",
     ),
     Setting(
         _A + "WORTH", values.optional_path, "", "TOML file with context budgets of your own models (docs/context.md)."

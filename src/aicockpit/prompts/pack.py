@@ -4,20 +4,20 @@ Which items: files in order of rank (a PageRank over symbol references) until th
 skeleton; a small central file whose skeleton is nearly all of it anyway is given whole; other text gives its head.
 
 In which order ("coldest first"), so that a change leaves as much as possible in front of it as it was:
-1. what the caller has seen changing seldom before what changes often (`churn`, in powers of two; nothing by default),
-2. skeletons, then whole files, then heads of text: a body edit cannot change the first,
-3. files that many files refer to before those that few do (in powers of two of that number): a central interface is
+1. skeletons, then whole files, then heads of text: a body edit cannot change the first,
+2. files that many files refer to before those that few do (in powers of two of that number): a central interface is
    changed with care, and what enters or leaves at the budget's edge is referred to by few, so it stands last,
-4. the path.
+3. the path.
 Ranks themselves do not order items: every edit moves all of them a little, while the number of referring files moves
-only for the files that the edit began or ceased to mention. Times of files decide nothing, they differ between clones.
+only for the files that the edit began or ceased to mention. Nor do times of files, or how often one has changed so far:
+they differ between clones and servers, and equal snapshots are to give equal packs everywhere, after a restart too.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
@@ -125,16 +125,14 @@ def build(
     budget: int,
     cache: ItemCache,
     *,
-    churn: Mapping[str, int] | None = None,
     known: Graph | None = None,
 ) -> Pack:
     """The pack of a snapshot: at most `budget` tokens, the header included; see the module for what decides.
 
-    `texts` gives a file's text by its hash. `churn`: how often a path's skeleton has changed, if the caller counts
-    it; it orders items and chooses none. `known`: the sources' graph, if it is at hand. Equal input gives equal ids.
+    `texts` gives a file's text by its hash. `known`: the sources' graph, if it is at hand. Equal input gives equal ids.
     A budget that does not hold the header and one item gives a pack without tokens.
     """
-    return whole(building(sources, texts, style, encoder, repo, budget, cache, churn=churn, known=known))
+    return whole(building(sources, texts, style, encoder, repo, budget, cache, known=known))
 
 
 def building(
@@ -146,7 +144,6 @@ def building(
     budget: int,
     cache: ItemCache,
     *,
-    churn: Mapping[str, int] | None = None,
     known: Graph | None = None,
 ) -> Portions[Pack]:
     """`build`, in portions."""
@@ -184,16 +181,8 @@ def building(
     yield
     if not items:
         header = ()
-    often = churn or {}
     kinds = ("skeleton", "full", "head")
-    items.sort(
-        key=lambda item: (
-            often.get(item.path, 0).bit_length(),
-            kinds.index(item.kind),
-            -referrers[item.path].bit_length(),
-            item.path,
-        )
-    )
+    items.sort(key=lambda item: (kinds.index(item.kind), -referrers[item.path].bit_length(), item.path))
     return _joined(header, items)
 
 
