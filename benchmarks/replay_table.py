@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aicockpit.prompts.worth import Row, Table
 from benchmarks.bars import Bar, checked
-from benchmarks.edits import KEYSTROKE, KINDS, SAVE
+from benchmarks.edits import BRANCH, KEYSTROKE, KINDS, SAVE
 from benchmarks.kvsim import BLOCK
 from benchmarks.replay_kit import Sizes
 from benchmarks.replay_layouts import Ours
@@ -125,8 +125,15 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Versus(Bar):
+    """A bar against the other layouts. `short`: what the table of bars says, where `seen` names every row."""
+
+    short: str
+
+
 def check(found: Found) -> list[Bar]:
-    """The bars at one budget. The last two: ours behind no peer in any row, by either measure.
+    """The bars at one budget. Those of class Versus: ours behind no peer by either measure, then ahead of all.
 
     Two layouts whose means are less than one block apart are level: where the last block of a prompt begins is chance.
     """
@@ -144,11 +151,12 @@ def check(found: Found) -> list[Bar]:
         at_least("at least 97 % of the blocks kept per keystroke", KEYSTROKE, 0.97),
         at_least("at least 90 % kept after a save of another file", SAVE, 0.90),
         at_least("at least 90 % kept by a request with a changed head", CHANGED, 0.90),
-        Bar(text, "NOT MEASURED", "no pack")
+        Bar(text, "NOT MEASURED", "no pack" if ours.cells[BRANCH].kept else "no branch switch")
         if lowest is None
         else checked(text, lowest == 1.0, f"lowest {lowest:.1%}"),
         _against(found, "of every event at most one block less kept than by any peer, by share", _more_kept),
         _against(found, "at every event at most one block more to prefill than any peer", _less_cost),
+        _in_front(found, "ours ahead of every peer layout in every row: fewer tokens to prefill"),
     ]
 
 
@@ -162,20 +170,52 @@ def _less_cost(ours: Cell, peer: Cell) -> float:
     return peer.cost - ours.cost
 
 
-def _against(found: Found, text: str, ahead_by: Callable[[Cell, Cell], float]) -> Bar:
-    """MISSED with every event and peer where ours is behind by a block or more."""
+def _gaps(found: Found, ahead_by: Callable[[Cell, Cell], float]) -> dict[str, dict[str, float]]:
+    """By how much ours is ahead of each peer, for every kind of event that came."""
     ours = found[Ours.name]
-    gaps = {
-        f"{kind}, {name}": ahead_by(ours.cells[kind], peer.cells[kind])
-        for kind in KINDS
-        for name, peer in found.items()
-        if name != Ours.name and ours.cells[kind].kept and peer.cells[kind].kept
+    peers = {name: seen for name, seen in found.items() if name != Ours.name}
+    return {
+        kind: {name: ahead_by(cell, peer.cells[kind]) for name, peer in peers.items() if peer.cells[kind].kept}
+        for kind, cell in ((kind, ours.cells[kind]) for kind in KINDS)
+        if cell.kept
     }
-    behind = [f"{name}: {-gap:,.0f} tokens" for name, gap in gaps.items() if gap <= -BLOCK]
-    if not all(ours.cells[kind].kept for kind in KINDS):
-        return Bar(text, "MISSED" if behind else "NOT MEASURED", "; ".join(behind) or "-")
-    ahead = sum(gap >= BLOCK for gap in gaps.values())
-    return checked(text, not behind, "; ".join(behind) or f"ahead in {ahead}, level in {len(gaps) - ahead}")
+
+
+def _missing(came: Collection[str]) -> str:
+    """The kinds of event that the history has none of: a verdict speaks of the others."""
+    missing = [kind for kind in KINDS if kind not in came]
+    return f" (no {', no '.join(missing)})" if missing else ""
+
+
+def _against(found: Found, text: str, ahead_by: Callable[[Cell, Cell], float]) -> Versus:
+    """MISSED with every event and peer where ours is behind by a block or more."""
+    gaps = _gaps(found, ahead_by)
+    every = [(f"{kind}, {name}", gap) for kind, peers in gaps.items() for name, gap in peers.items()]
+    if not every:
+        return Versus(text, "NOT MEASURED", "-", "-")
+    missing = _missing(gaps)
+    behind = [f"{name}: {-gap:,.0f} tokens" for name, gap in every if gap <= -BLOCK]
+    if behind:
+        return Versus(text, "MISSED", "; ".join(behind) + missing, f"behind in {len(behind)}{missing}")
+    ahead = sum(gap >= BLOCK for _, gap in every)
+    seen = f"ahead in {ahead}, level in {len(every) - ahead}{missing}"
+    return Versus(text, "PASS", seen, seen)
+
+
+def _in_front(found: Found, text: str) -> Versus:
+    """To the token: PASS when ours computes fewer than every peer at every event; else with the rows where not."""
+    gaps = _gaps(found, _less_cost)
+    least = {kind: min(peers.values()) for kind, peers in gaps.items() if peers}
+    if not least:
+        return Versus(text, "NOT MEASURED", "-", "-")
+    rest = [kind for kind, gap in least.items() if gap <= 0]
+    ahead, clear = len(least) - len(rest), sum(gap >= BLOCK for gap in least.values())
+    behind = sum(gap <= -BLOCK for gap in least.values())
+    short = f"ahead in {ahead} ({clear} by a block or more), level within a block in {len(rest) - behind}"
+    short += (f", behind in {behind}" if behind else "") + _missing(gaps)
+    if not rest:
+        return Versus(text, "PASS", short, short)
+    return Versus(text, "MISSED", f"{short}; not ahead: {', '.join(rest)}", short)
 
 
 def rows(found: Found) -> tuple[list[str], list[list[str]]]:
@@ -204,9 +244,7 @@ def bars_table(results: Sequence[tuple[Case, Found]]) -> str:
 
 
 def _verdict(bar: Bar) -> str:
-    if ";" in bar.seen or ":" in bar.seen:
-        return f"{bar.verdict}, behind in {bar.seen.count(';') + 1}"
-    return f"{bar.verdict}, {bar.seen}"
+    return f"{bar.verdict}, {bar.short if isinstance(bar, Versus) else bar.seen}"
 
 
 def versus_table(results: Sequence[tuple[Case, Found]]) -> str:
@@ -224,10 +262,11 @@ def versus_table(results: Sequence[tuple[Case, Found]]) -> str:
 
 
 def part_of(case: Case, found: Found) -> list[str]:
-    """The lines for one budget: its table, and where ours is behind."""
+    """The lines for one budget: its table, and where ours is behind, or not ahead."""
     sizes = case.sizes
     head, lines = rows(found)
-    behind = [f"- Behind: {bar.text}. {bar.seen}." for bar in check(found)[-2:] if bar.verdict == "MISSED"]
+    bars = [bar for bar in check(found) if isinstance(bar, Versus) and bar.verdict == "MISSED"]
+    missed = [f"- Missed: {bar.text}. {bar.seen[0].upper()}{bar.seen[1:]}." for bar in bars]
     return [
         f"**{case.title}**: {case.label}. In ours a pack of up to {sizes.pack:,}, a journal of {sizes.journal:,}, "
         f"skeletons of {sizes.neighbourhood:,} and snippets of {sizes.similar:,}; idle time prefills {case.speed:,.0f} "
@@ -235,8 +274,8 @@ def part_of(case: Case, found: Found) -> list[str]:
         "",
         markdown_table(head, lines),
         "",
-        *behind,
-        *([""] if behind else []),
+        *missed,
+        *([""] if missed else []),
     ]
 
 

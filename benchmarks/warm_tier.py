@@ -103,7 +103,7 @@ def _warm(rig: Rig, started: Started) -> None:
     rig.wait_warm()
     origin = next(iter(rig.lane()["engines"].values()))["origin"]
     started.computed.append(origin["computed"])
-    started.found.append(origin["found"])
+    started.found.append(origin["memory"] + origin["tier"])
 
 
 def bars(found: Tiers) -> list[Bar]:

@@ -1,7 +1,8 @@
-"""What repository context is worth to a model: `python benchmarks/worth.py PATH --model M --engine URL [--write]`.
+"""What repository context is worth to a model: `python benchmarks/worth.py PATH --model M [--write]`.
 
 Scores the lines that were really written, with each segment in front against none: random lines, and lines that use
-a symbol of another file which the window does not show. Goes on where it was interrupted.
+a symbol of another file which the window does not show. On a server that runs (`--engine`, `--gateway`), or on a vLLM
+that is started for it. Goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from benchmarks import sections
 from benchmarks.corpus import archive_tree, folder_tree
 from benchmarks.proc import ROOT
 from benchmarks.report import markdown_table
+from benchmarks.worth_engine import files_of, own_scorer
 from benchmarks.worth_lines import (
     CHAT,
     CROSS,
@@ -63,10 +66,9 @@ IN_CHAT = ", asked for in a chat"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One run: whose lines, which server, where the results are kept."""
+    """One run: whose lines, and what is asked of the model."""
 
     corpus: Corpus
-    scorer: Scorer
     style: fim.Style
     exact: bool
     chat: bool = False
@@ -106,12 +108,15 @@ def arguments(words: list[str]) -> argparse.Namespace:
     sizes = Sizes()
     parser = argparse.ArgumentParser(prog="benchmarks/worth.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("path", type=Path, help="a source tree, or a source distribution (.tar.gz)")
-    parser.add_argument("--model", required=True, help="the name under which the server has it")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--engine", help="a vLLM, such as http://127.0.0.1:8000")
-    where.add_argument("--gateway", help="the gateway in front of it")
+    parser.add_argument(
+        "--model", required=True, help="its name on the server; to start one: a Hugging Face id or a folder"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--engine", help="a vLLM, such as http://127.0.0.1:8000 (one is started on the CPU for it)")
+    where.add_argument("--gateway", help="the gateway in front of one")
     parser.add_argument("--key", default="", help="API key")
-    parser.add_argument("--tokenizer", type=Path, help="folder with the model's tokenizer.json (the embedded model's)")
+    tokenizer = "folder with the tokenizer.json (that of the model that is started; of a server, the embedded model's)"
+    parser.add_argument("--tokenizer", type=Path, help=tokenizer)
     parser.add_argument("--style", default="", help="fill-in-the-middle style, if the detected one is wrong")
     parser.add_argument("--lines", type=int, default=100, help="lines of either kind (100)")
     parser.add_argument("--pack", type=int, default=sizes.pack, help=f"tokens ({sizes.pack})")
@@ -119,7 +124,8 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--similar", type=int, default=sizes.similar, help=f"tokens of snippets ({sizes.similar})")
     parser.add_argument("--before", type=int, default=sizes.before, help=f"tokens before the line ({sizes.before})")
     parser.add_argument("--after", type=int, default=sizes.after, help=f"tokens behind it ({sizes.after})")
-    parser.add_argument("--exact", action="store_true", help="let the model write each line, too: about twice the time")
+    exact = "let the model write each line, too, for the exact-line rate: about a third of the time (yes)"
+    parser.add_argument("--exact", action=argparse.BooleanOptionalAction, default=True, help=exact)
     parser.add_argument("--chat", action="store_true", help="ask for each line in a chat, too")
     parser.add_argument("--limit", type=int, help="score at most so many lines now")
     parser.add_argument("--seconds", type=float, help="stop after about so long")
@@ -161,7 +167,7 @@ def is_exact(written: str, target: str) -> bool:
     return written.startswith(target) and not written[len(target) :].partition("\n")[0].strip()
 
 
-def score(task: Task, sample: Sample, prompts: Prompts, found: Result | None = None) -> Result:
+def score(task: Task, scorer: Scorer, sample: Sample, prompts: Prompts, found: Result | None = None) -> Result:
     """One line in every variant that is wanting in `found`; equal prompts are scored once. Raises ScoreError."""
     had = found or Result(sample.id, sample.kind, bool(sample.symbol), len(prompts.line), {}, {})
     values: dict[tuple[int, ...], float] = {}
@@ -170,18 +176,18 @@ def score(task: Task, sample: Sample, prompts: Prompts, found: Result | None = N
     for variant in task.wanting(found, prompts):
         if variant in CHAT:
             messages = prompts.chats[variant]
-            scores[variant] = _mean(task.scorer.score(task.scorer.render(messages), prompts.said))
+            scores[variant] = _mean(scorer.score(scorer.render(messages), prompts.said))
             marks[variant] = _mark([messages, prompts.said])
             continue
         before, mark = prompts.before[variant], _mark([prompts.before[variant], prompts.line])
         if marks.get(variant) != mark:
             if before not in values:
-                values[before] = _mean(task.scorer.score(before, prompts.line))
+                values[before] = _mean(scorer.score(before, prompts.line))
             scores[variant], marks[variant] = values[before], mark
             exact.pop(variant, None)
         if task.exact:
             if before not in hits:
-                written = task.scorer.greedy(before, len(prompts.line) + 4, task.style.stops)
+                written = scorer.greedy(before, len(prompts.line) + 4, task.style.stops)
                 hits[before] = is_exact(written, prompts.text)
             exact[variant] = hits[before]
     return replace(had, tokens=len(prompts.line), scores=scores, exact=exact, prompts=marks)
@@ -195,7 +201,9 @@ def _mark(prompt: object) -> str:
     return xxhash.xxh3_64_hexdigest(json.dumps(prompt).encode())
 
 
-def run(task: Task, todo: Sequence[Todo], results: Results, seconds: float | None, progress: Progress) -> str:
+def run(
+    task: Task, scorer: Scorer, todo: Sequence[Todo], results: Results, seconds: float | None, progress: Progress
+) -> str:
     """Score what is left; why it ended, "" when it is done."""
     began = time.monotonic()
     bar = progress.add_task("lines", total=len(todo))
@@ -203,7 +211,7 @@ def run(task: Task, todo: Sequence[Todo], results: Results, seconds: float | Non
         if seconds is not None and time.monotonic() - began > seconds:
             return f"stopped after {seconds:.0f} s; the same command goes on"
         try:
-            results.add(score(task, sample, prompts, results.all.get(sample.id)))
+            results.add(score(task, scorer, sample, prompts, results.all.get(sample.id)))
         except ScoreError as error:
             return f"stopped: {error}. The same command goes on"
         except KeyboardInterrupt:
@@ -231,8 +239,10 @@ def _winners(results: Sequence[Result], share: float) -> Mapping[str, tuple[str,
     return {lane: winner(results, lane, share) for lane in LANES}
 
 
-def _corpus(chosen: argparse.Namespace, sizes: Sizes) -> tuple[Corpus, tokens.Encoder, fim.Style, str]:
-    folder = chosen.tokenizer or smollm2.ensure(load().state_dir)
+def _corpus(
+    chosen: argparse.Namespace, sizes: Sizes, model: Path | None
+) -> tuple[Corpus, tokens.Encoder, fim.Style, str]:
+    folder = chosen.tokenizer or model or smollm2.ensure(load().state_dir)
     encoder = tokens.load(folder if folder.is_dir() else folder.parent)
     style, why = fim.detect(encoder.specials, chosen.style)
     tree = archive_tree(chosen.path) if chosen.path.is_file() else folder_tree(chosen.path)
@@ -275,12 +285,10 @@ def _todo(task: Task, samples: Sequence[Sample], results: Results, limit: int | 
     return todo
 
 
-def _begin(task: Task, todo: Sequence[Todo], console: Console) -> Probe | None:
+def _begin(task: Task, scorer: Scorer, todo: Sequence[Todo], console: Console) -> Probe:
     """Ask the server how it can score, and say how long it will take."""
-    if not todo:
-        return None
     _, prompts = todo[0]
-    found = task.scorer.probe(prompts.before[f"{PACK} + {NEAR}"], prompts.line)
+    found = scorer.probe(prompts.before[f"{PACK} + {NEAR}"], prompts.line)
     sizes = task.corpus.sizes
     seconds = estimate(sizes, len(todo), task.exact, found.speed, found.mode == "prompt", task.style.fim, task.chat)
     agree = "" if found.difference is None else f"; both ways agree within {found.difference:.3f}"
@@ -293,6 +301,24 @@ def _begin(task: Task, todo: Sequence[Todo], console: Console) -> Probe | None:
     return found
 
 
+def _scored(
+    chosen: argparse.Namespace, folder: Path | None, task: Task, todo: Sequence[Todo], results: Results, say: Console
+) -> str:
+    """Score what is left on the server that was named, or on an engine of its own for the model in `folder`; why it
+    ended, "" when it is done. Raises ScoreError."""
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    with ExitStack() as stack:
+        if folder is None:
+            scorer = Scorer(chosen.engine or chosen.gateway, chosen.model, chosen.key)
+        else:
+            say.print(f"starting vLLM on the CPU with {chosen.model}", markup=False)
+            scorer = stack.enter_context(own_scorer(folder, task.corpus.sizes, FOLDER / "worth-engine.log"))
+        stack.callback(scorer.close)
+        _begin(task, scorer, todo, say)
+        progress = Progress(*columns, TimeRemainingColumn(), console=say, refresh_per_second=1, transient=True)
+        return run(task, scorer, todo, results, chosen.seconds, stack.enter_context(progress))
+
+
 def main(words: list[str]) -> int:
     """Run it; 0 when every line is scored, 1 when it has to go on later, 2 when it cannot start."""
     chosen = arguments(words)
@@ -301,7 +327,10 @@ def main(words: list[str]) -> int:
         console = Console(width=150)
     sizes = Sizes(chosen.pack, chosen.near, chosen.similar, chosen.before, chosen.after)
     try:
-        corpus, encoder, style, why = _corpus(chosen, sizes)
+        files = None if chosen.engine or chosen.gateway else files_of(chosen.model)
+        folder = files.path if files else None
+        chosen.model = files.served_name if files else chosen.model
+        corpus, encoder, style, why = _corpus(chosen, sizes, folder)
     except (AicockpitError, OSError) as error:
         console.print(f"cannot start: {error}", markup=False, soft_wrap=True)
         return 2
@@ -312,21 +341,13 @@ def main(words: list[str]) -> int:
     console.print(
         f"prompts in the style {style.name} ({why}); {len(results.all)} lines known, kept in .bench/{kept.name}"
     )
-    scorer = Scorer(chosen.engine or chosen.gateway, chosen.model, chosen.key)
-    task = Task(corpus, scorer, style, chosen.exact, chosen.chat)
+    task = Task(corpus, style, chosen.exact, chosen.chat)
     todo = _todo(task, samples, results, chosen.limit)
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     try:
-        _begin(task, todo, console)
-        with Progress(
-            *columns, TimeRemainingColumn(), console=console, refresh_per_second=1, transient=True
-        ) as progress:
-            ended = run(task, todo, results, chosen.seconds, progress)
+        ended = _scored(chosen, folder, task, todo, results, console) if todo else ""
     except ScoreError as error:
         console.print(f"cannot start: {error}", markup=False, soft_wrap=True)
         return 2
-    finally:
-        task.scorer.close()
     wanted = {sample.id for sample in samples}
     every = {*VARIANTS, *(CHAT if chosen.chat else ())}
     known = [result for result in results.all.values() if result.id in wanted]

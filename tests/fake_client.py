@@ -142,6 +142,7 @@ class Switches:
     lie_cached: int = -1
     no_cache: bool = False
     preemptions: int = 0
+    outside: int = 0
     drop_events: int = 0
     array_events: bool = False
     no_suffix: bool = True

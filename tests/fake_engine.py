@@ -239,6 +239,7 @@ class Engine:
             ("prompt_tokens_cached_total", "counter", "", totals["cached"]),
             ("generation_tokens_total", "counter", "", totals["generation"]),
             ("num_preemptions_total", "counter", "", self.switches.preemptions),
+            ("external_prefix_cache_queries_total", "counter", "", self.switches.outside),
             ("iteration_tokens_total_bucket", "histogram", ',le="+Inf"', totals["iterations"]),
             ("iteration_tokens_total_sum", "histogram", "", totals["iteration_tokens"]),
             ("iteration_tokens_total_count", "histogram", "", totals["iterations"]),

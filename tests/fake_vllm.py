@@ -39,6 +39,7 @@ live: POST /fake/set {"token_delay": 0.1}. "POST" below: any POST other than /fa
 | lie-cached N             | cached_tokens says N, whatever was cached                                          |
 | no-cache                 | the prefix cache is off                                                            |
 | preemptions N            | /metrics counts N preempted requests                                               |
+| outside N                | /metrics counts N tokens looked up in a KV tier, as with a connector               |
 | drop-events N            | the next N batches of KV events are not published (a replay has them)              |
 | array-events             | KV events as arrays, as older releases sent them                                   |
 | no-suffix                | suffix gets 400, as with vLLM (the default; --no-fake-no-suffix turns it off)      |

@@ -241,3 +241,30 @@ async def test_readings_that_overlap_are_one(tmp_path: Path) -> None:
     assert direct is not None
     assert direct.prompt > 0
     assert f'aicockpit_prompt_tokens_total{{engine="fake-0"}} {direct.prompt}' in page
+
+
+async def test_the_share_of_prompt_tokens_found_cached_is_told_of_all_lives(tmp_path: Path) -> None:
+    def life(name: str) -> AbstractContextManager[FakeVllm]:
+        (tmp_path / name).mkdir()
+        return start_fake(tmp_path / name, "--block-size", "16")
+
+    async def ask(client: httpx.AsyncClient) -> None:
+        body = {"model": "fake", "prompt": list(range(1, 161)), "max_tokens": 1}
+        assert (await client.post("/v1/completions", json=body)).status_code == 200
+
+    with life("one") as one, life("two") as two:
+        engine = engine_of(one)
+        async with running(tmp_path, engine, engine_of("http://127.0.0.1:9", "away-0")) as rig:
+            for _ in range(2):
+                await ask(rig.client)
+            (told, away) = await engines(rig.client)
+            other = engine_of(two)  # it was started again, with nothing in its cache
+            engine.address, engine.upstream = other.address, other.upstream
+            await ask(rig.client)
+            await rig.client.get("/metrics")
+            (later, _) = await engines(rig.client)
+    assert told["prompt_tokens"] == {"total": 320, "cached": 144, "cached_share": 0.45}
+    assert detail(told) == "45% of 320 prompt tokens found cached"
+    assert later["prompt_tokens"] == {"total": 480, "cached": 144, "cached_share": 0.3}
+    assert away["prompt_tokens"] == {"total": None, "cached": None, "cached_share": None}
+    assert "prompt tokens" not in detail(away)

@@ -84,15 +84,24 @@ async def test_editors_that_save_beside_and_rename(fake: FakeWorkspaces, root: P
 
 
 async def test_a_save_arrives_soon(fake: FakeWorkspaces, root: Path) -> None:
+    """p95 under 0.1 s, and what this machine adds: four times the p95 by which a bare wake-up of loop and thread comes
+    late, in the best of up to five rounds (a busy moment delays one, a slow indexer all)."""
     async with watching(fake, root) as watch:
         await fake.until(lambda: watch.phase("watching"))
-        waits = []
-        for number in range(20):
-            count, start = len(fake.applied_at), time.monotonic()
-            put(root, {f"a{number % 10}.py": f"new {number}"})
-            await fake.until(lambda count=count: len(fake.applied_at) > count)
-            waits.append(fake.applied_at[-1] - start)
-    assert sorted(waits)[10] < 0.1
+        rounds: list[tuple[float, float]] = []
+        while not rounds or (min(took - allowed for took, allowed in rounds) >= 0 and len(rounds) < 5):
+            waits, late = [], []
+            for number in range(20):
+                count, start = len(fake.applied_at), time.monotonic()
+                put(root, {f"a{number % 10}.py": f"new {len(rounds)} {number}"})
+                await fake.until(lambda count=count: len(fake.applied_at) > count)
+                waits.append(fake.applied_at[-1] - start)
+                start = time.monotonic()
+                await asyncio.sleep(0.01)
+                await asyncio.to_thread(time.sleep, 0.01)
+                late.append(time.monotonic() - start - 0.02)
+            rounds.append((sorted(waits)[18], 0.1 + 4 * sorted(late)[18]))
+    assert any(took < allowed for took, allowed in rounds), rounds
 
 
 async def test_a_file_held_open_and_a_file_that_never_rests(fake: FakeWorkspaces, root: Path) -> None:

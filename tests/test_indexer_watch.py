@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import functools
 import os
 import shutil
 import subprocess
@@ -9,13 +12,16 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from aicockpit.indexer import watch
 from aicockpit.indexer.watch import GIT_CHANGED, Event, Inotify, Polling, Recursive, choose, file_system
+from fake_workspace import FakeWorkspaces, serving
+from indexer_rig import content, put, watching
 
 HERE = Path(__file__).parent
 
@@ -208,6 +214,51 @@ def test_when_the_kernel_has_no_more_watches_the_tree_is_polled(tmp_path: Path, 
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE)
     name = "max_user_watches" if "watches" in limit else "max_user_instances"
     assert f"sudo sysctl fs.inotify.{name}=" in done.stdout, done.stderr
+
+
+class Full:
+    """The C library of a kernel that has no watches left, once it gave `some`: `call` fails with `number`."""
+
+    def __init__(self, call: str, number: int, some: int) -> None:
+        self._real = ctypes.CDLL(None, use_errno=True)
+        self._call, self._number, self._left = call, number, some
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return functools.partial(self._refuse, name) if name == self._call else getattr(self._real, name)
+
+    def _refuse(self, name: str, *arguments: object) -> int:
+        self._left -= 1
+        if self._left >= 0:
+            return int(getattr(self._real, name)(*arguments))
+        ctypes.set_errno(self._number)
+        return -1
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "some", "limit"),
+    [
+        ("inotify_add_watch", errno.ENOSPC, 3, "max_user_watches"),
+        ("inotify_add_watch", errno.ENOSPC, 0, "max_user_watches"),
+        ("inotify_init1", errno.EMFILE, 0, "max_user_instances"),
+    ],
+)
+async def test_when_a_watch_is_refused_the_tree_is_polled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, some: int, limit: str
+) -> None:
+    """Without a user namespace: what the kernel answers is made up, so this is never skipped."""
+    kernel, root = Full(call, number, some), tmp_path / "root"
+    library = SimpleNamespace(CDLL=lambda *_, **__: kernel, get_errno=ctypes.get_errno)
+    monkeypatch.setattr(watch, "ctypes", library)
+    put(root, {f"d{n}/f.py": str(n) for n in range(9)})
+    async with serving(FakeWorkspaces()) as fake, watching(fake, root, poll_s=0.1) as running:
+        await fake.until(lambda: fake.tree() == content(root))
+        await fake.until(lambda: running.message(f"sudo sysctl fs.inotify.{limit}="))
+        assert running.message("so this tree is polled")
+        # What was watched is watched no more: only a look at the whole tree can find these.
+        assert "aicockpit-inotify" not in {thread.name for thread in threading.enumerate()}
+        put(root, {"d0/f.py": "changed", "d8/f.py": "changed", "e/g.py": "new"})
+        await fake.until(lambda: fake.tree() == content(root))
+    assert len([progress for progress in running.said if "sysctl" in progress.message]) == 1
 
 
 def test_network_mounts_are_polled_and_say_so(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:

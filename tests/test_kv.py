@@ -20,6 +20,9 @@ REAL = (
 )
 
 
+OUTSIDE = "vllm:external_prefix_cache_queries_total"
+
+
 def test_block_size_and_blocks_come_from_the_labels_of_these_names_only() -> None:
     assert parse(REAL) == KvInfo(32, 711)
     assert KvInfo(32, 711).tokens == 22752
@@ -40,6 +43,22 @@ def test_a_page_that_does_not_say_gives_none(page: str) -> None:
 
 def test_of_several_engine_cores_the_smallest_counts() -> None:
     assert parse(REAL + REAL.replace("711", "700").replace('engine="0"', 'engine="1"')) == KvInfo(32, 700)
+
+
+@pytest.mark.parametrize(
+    ("rows", "tier"),
+    [
+        (f'{OUTSIDE}{{engine="0",model_name="m"}} 0.0', False),
+        (f'{OUTSIDE}{{engine="0",model_name="m"}} 3.0', True),
+        (f'{OUTSIDE}{{engine="0"}} 0.0\n{OUTSIDE}{{engine="1"}} 7.0', True),
+        (f"{OUTSIDE} 0", False),
+        ('vllm:external_prefix_cache_queries_created{engine="0"} 1.7e9', False),
+        ('vllm:prefix_cache_queries_total{engine="0"} 12.0', False),
+    ],
+)
+def test_an_engine_that_looks_for_kv_elsewhere_has_a_tier(rows: str, tier: bool) -> None:
+    for page in (REAL + rows + "\n", rows + "\n" + REAL):
+        assert parse(page) == KvInfo(32, 711, tier)
 
 
 @given(st.text())

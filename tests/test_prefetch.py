@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aicockpit.types import EngineState
-from aicockpit.workspace.steps import Mismatch
+from aicockpit.workspace.steps import Mismatch, Origin
 from prefetch_rig import BLOCK, LIMITS, SLOW, asked, complete, event_flags, running, source, target, tokens, until
 
 
@@ -23,6 +23,9 @@ async def test_a_target_is_sent_in_steps_and_proven(tmp_path: Path) -> None:
         assert progress.verified_at is not None
         assert abs(progress.verified_at - time.time()) < 10
         assert progress.speed_tokens_s is not None
+        assert progress.origin == Origin(computed=400)
+        assert progress.seconds is not None
+        assert 0 < progress.seconds < 10
         assert await complete(made, (*one.tokens, 7, 8)) == 400
         lengths = asked(fake)[:-1]
         assert lengths[0] == 64 + 1  # one token more: a hit is capped
@@ -172,7 +175,7 @@ async def test_what_the_engine_has_without_our_knowing_is_proven_by_the_step_tha
         await complete(made, one.tokens)
         made.want(one)
         progress = await made.until(one, "warm")
-        assert (progress.found, progress.computed) == (400, 0)
+        assert progress.origin == Origin(memory=400)
         assert progress.verified_at is not None
         assert asked(fake)[1:] == [401]
 
@@ -181,12 +184,11 @@ async def test_what_a_step_finds_and_what_it_computes_are_told_apart(tmp_path: P
     one = target(400)
     async with running(tmp_path) as (_, made):
         await until(lambda: made.warmth.info("fake-0") is not None)
-        await complete(made, one.tokens[:208])  # as a KV tier has it: nobody told us
+        await complete(made, one.tokens[:208])  # nobody told us
         made.want(one)
         progress = await made.until(one, "warm")
-        assert progress.found + progress.computed == 400
-        assert progress.found == 208
-        assert made.prefetcher.counters.tokens_found == progress.found
+        assert progress.origin == Origin(computed=192, memory=208)
+        assert made.prefetcher.counters.tokens_found == 208
 
 
 async def test_without_verification_the_last_step_is_the_last(tmp_path: Path) -> None:
@@ -208,6 +210,7 @@ async def test_after_a_restart_everything_is_warmed_again_most_important_first(t
         made.prefetcher.wake()
         await made.until(first, "cold")
         assert made.state(first).reason == "the engine is backoff"
+        assert (made.state(first).origin, made.state(first).seconds) == (Origin(), None)
         assert made.warmth.resident("fake-0", first.tokens).tokens == 0
         await asyncio.to_thread(fake.forget)
         before = len(asked(fake))
@@ -288,6 +291,7 @@ async def test_an_engine_without_events_is_asked_again_now_and_then(tmp_path: Pa
         await until(lambda: made.prefetcher.counters.mismatches[Mismatch.LOST] == 1)
         await made.until(one, "warm")
         assert made.prefetcher.counters.evictions == 1
+        assert made.state(one).origin == Origin(computed=400)
         assert await complete(made, (*one.tokens, 1)) == 400
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-from rich.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -17,29 +14,15 @@ from benchmarks import corpus, edits, replay, sections
 from benchmarks.corpus import History
 from benchmarks.edits import ACCEPT, BRANCH, JUMP, KEYSTROKE, KINDS, NEW, NEWLINE, SAVE, SWITCH, Change, Event
 from benchmarks.kvsim import BLOCK, Background, Cache, chain
-from benchmarks.replay import Plan
 from benchmarks.replay_kit import Kit, Sizes, whole
 from benchmarks.replay_layouts import Ours, leading
 from benchmarks.replay_peers import Index, Ring, Tabby, WideRing
-from benchmarks.replay_table import CHANGED, Case, Cell, Found, Seen, cases, check, rows
+from benchmarks.replay_table import CHANGED, Found, cases, rows
 
 from aicockpit.models import smollm2
 from aicockpit.prompts import fim, worth
+from replay_rig import SIZES, measured, module
 from tiny_tokenizers import of_family
-
-
-def module(number: int, functions: int = 14) -> str:
-    lines = [f'"""Module {number}."""', "", f"from mod_{(number + 1) % 9} import handle_{(number + 1) % 9}_0", ""]
-    for each in range(functions):
-        lines += [
-            f"def handle_{number}_{each}(request, response):",
-            f'    """Handle {each}."""',
-            f"    prepared_{each} = request.prepare(number={number}, each={each})",
-            f"    answer_{each} = handle_{(number + 1) % 9}_0(prepared_{each}, response)",
-            f"    return answer_{each} or response.default({each})",
-            "",
-        ]
-    return "\n".join(lines) + "\n"
 
 
 @pytest.fixture
@@ -50,22 +33,6 @@ def tree() -> dict[str, str]:
 @pytest.fixture
 def history(tree: dict[str, str]) -> History:
     return corpus.made_history("small", tree, 4, 1)
-
-
-SIZES = Sizes(pack=1_200, journal=256, neighbourhood=300, similar=292, before=64, after=4)
-
-
-def plan(history: History) -> Plan:
-    encoder = of_family("qwen")
-    style, _ = fim.detect(encoder.specials)
-    voice = replay.Voice(replay.Remembering(encoder), style)
-    return Plan([history], voice, voice, [Case("small", SIZES, 20_000)], 1, 65_536)
-
-
-def measured(history: History) -> Found:
-    with Progress(console=Console(quiet=True)) as progress:
-        [(_, found)] = replay.run(plan(history), progress)
-    return found
 
 
 def kit_of(sizes: Sizes = SIZES, speed: float = 20_000) -> tuple[Kit, Cache]:
@@ -329,7 +296,7 @@ def test_an_index_ranks_rare_shared_words_first_and_forgets_old_text() -> None:
     assert index.ranked("rare_word", without="c.py") == []
 
 
-# Budgets and verdicts
+# Budgets
 
 
 def test_every_shipped_budget_of_completions_is_replayed_once() -> None:
@@ -348,37 +315,6 @@ def test_the_page_shows_every_shipped_budget() -> None:
     page = replay.PAGE.read_text()
     for one in cases(worth.shipped(), smollm2.REPO_ID, 5_000, 400, 256, 32):
         assert f"**{one.title}**: {one.label}." in page, "run: .venv/bin/python benchmarks/replay.py --write"
-
-
-def seen(kept: float, kinds: Sequence[str] = (*KINDS, CHANGED)) -> Seen:
-    found = Seen(pack_kept=[1.0])
-    for kind in kinds:
-        found.cells[kind] = Cell([kept], [round(1_000 * (1 - kept))], [1_000])
-    return found
-
-
-def test_the_bars_pass_only_when_ours_is_nowhere_behind_by_a_block() -> None:
-    good = {"ours": seen(0.98), "Tabby": seen(0.4)}
-    assert [bar.verdict for bar in check(good)] == ["PASS"] * 6
-    assert check(good)[-1].seen == "ahead in 8, level in 0"
-    level = {"ours": seen(0.98), "Tabby": seen(0.99)}
-    assert [bar.seen for bar in check(level)[-2:]] == ["ahead in 0, level in 8"] * 2
-    behind = {"ours": seen(0.96), "Tabby": seen(0.976, [SWITCH])}
-    *_, share, cost = check(behind)
-    assert (share.verdict, share.seen) == ("MISSED", "switch of file, Tabby: 16 tokens")
-    assert (cost.verdict, cost.seen) == ("MISSED", "switch of file, Tabby: 16 tokens")
-
-
-def test_a_longer_prompt_is_ahead_by_share_alone() -> None:
-    ours, peer = seen(0.9), seen(0.95)
-    for kind in KINDS:
-        peer.cells[kind] = Cell([0.95], [200], [4_000])
-    *_, share, cost = check({"ours": ours, "peer": peer})
-    assert (share.verdict, cost.verdict) == ("MISSED", "PASS")
-
-
-def test_a_bar_that_was_not_measured_says_so() -> None:
-    assert [bar.verdict for bar in check({"ours": Seen()})] == ["NOT MEASURED"] * 6
 
 
 def test_a_section_is_replaced_between_its_own_markers() -> None:

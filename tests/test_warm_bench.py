@@ -36,6 +36,7 @@ def found() -> warm.Found:
         save_to_warm=[0.3],
         restarted=[2.0, 0.3],
         rewarm_s=3.0,
+        same_epoch=True,
         alone=[0.05],
         beside=[0.1],
         steps_beside=5,
@@ -91,16 +92,33 @@ def test_rows_are_compared_with_cold() -> None:
     assert rows["warm, mid-file, first request, its line not told"][-1] == "3.7x"
 
 
-def test_bars_are_missed_where_the_figures_say_so() -> None:
-    def missed(one: warm.Found) -> list[str]:
-        return [bar.text.split(":")[0] for bar in warm.bars(one) if bar.verdict == "MISSED"]
+def missed(one: warm.Found) -> list[str]:
+    return [bar.text.split(":")[0] for bar in warm.bars(one) if bar.verdict == "MISSED"]
 
+
+def test_bars_are_missed_where_the_figures_say_so() -> None:
     assert missed(found()) == []
     assert missed(replace(found(), middle=middle(first=900))) == ["mid-file, the first request after focus"]
     assert missed(replace(found(), middle=replace(middle(), late=1))) == ["mid-file, the first request after focus"]
     assert missed(replace(found(), warm=[0.9])) == ["warm at least 10x faster than cold"]
+    assert missed(replace(found(), saved=[0.9])) == ["right after a save at least 5x faster than cold"]
     assert missed(replace(found(), never_cold=[(2500, 2400)])) == ["never a cold request once the first epoch is warm"]
+    assert missed(replace(found(), pack_tokens=1999)) == ["a pack of 2,000 tokens or more"]
+    assert missed(replace(found(), pack_tokens=2000)) == []
     assert missed(replace(found(), steps_beside=0)) == ["no step starts while an interactive request is in flight"]
+    asked = replace(found(), steps_while_asked=1)
+    assert missed(asked) == ["no step starts while an interactive request is in flight"]
+    assert missed(replace(found(), same_epoch=False)) == ["the same epoch re-warmed after kill -9 without the indexer"]
+
+
+def test_the_p99_beside_warming_may_grow_by_a_step_and_by_half_a_second_at_most() -> None:
+    """Alone it is 0.05 s."""
+    beside, length = "interactive p99 beside warming", "a step of warming that meets no request"
+    assert missed(replace(found(), beside=[0.44], step_s=0.4)) == []
+    assert missed(replace(found(), beside=[0.46], step_s=0.4)) == [beside]
+    assert missed(replace(found(), beside=[0.1] * 98 + [0.46, 0.46], step_s=0.4)) == [beside]
+    assert missed(replace(found(), beside=[0.54], step_s=0.9)) == [length]
+    assert missed(replace(found(), beside=[0.56], step_s=0.9)) == [beside, length]
 
 
 def test_the_page_says_where_the_cursor_was() -> None:
@@ -137,3 +155,8 @@ def test_a_long_step_misses_the_bar_and_so_does_none_at_all() -> None:
     assert verdict(found()) == "PASS"
     assert verdict(replace(found(), step_s=0.6)) == "MISSED"
     assert verdict(replace(found(), steps_apart=0)) == "MISSED"
+
+
+def test_a_missed_bar_is_the_exit_status() -> None:
+    assert warm.passed(warm.bars(found())) == 0
+    assert warm.passed(warm.bars(replace(found(), saved=[0.9]))) == 1

@@ -44,7 +44,7 @@ class Rig:
         return Answer(4.0 if slow else 0.2, 2_600, 0, 0 if slow else 2_592)
 
     def lane(self) -> dict[str, Any]:
-        return {"engines": {"one": {"origin": {"computed": 640, "found": 1_888}}}}
+        return {"engines": {"one": {"origin": {"computed": 640, "memory": 0, "tier": 1_888}}}}
 
 
 @pytest.fixture

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import random
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,7 +21,6 @@ from benchmarks.worth_lines import (
     TWICE,
     VARIANTS,
     WALK,
-    Corpus,
     Sample,
     Sizes,
     balanced,
@@ -32,68 +28,8 @@ from benchmarks.worth_lines import (
 from benchmarks.worth_score import ScoreError, Scorer
 
 from aicockpit.prompts import fim, similar
-from tiny_tokenizers import FAMILIES, byte_level, of_family
-
-WORLD = 512
-
-
-def truth(before: list[int], token: int) -> float:
-    """The stub model's log-probability of a token: any function of everything before it."""
-    return -((sum(before) * 31 + len(before) * 7 + token) % WORLD) / 100 - 0.01
-
-
-class Stub(ThreadingHTTPServer):
-    """A server with the completions of vLLM as far as scoring needs them. `ways`: the modes that it knows."""
-
-    def __init__(self, ways: tuple[str, ...] = ("tokens", "prompt"), dies_after: int = 10**9) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.ways, self.dies_after = ways, dies_after
-        self.bodies: list[dict[str, Any]] = []
-        self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def stop(self) -> None:
-        self.shutdown()
-        self.thread.join()
-        self.server_close()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Stub
-
-    def log_message(self, format: str, *args: object) -> None: ...
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append(body)
-        wanted = "tokens" if "logprob_token_ids" in body else "prompt" if "prompt_logprobs" in body else ""
-        bad = (wanted and wanted not in self.server.ways) or len(self.server.bodies) > self.server.dies_after
-        if self.path == "/tokenize":  # a chat as one token for each letter
-            said = "".join(f"<{message['role']}>{message['content']}" for message in body["messages"])
-            answer: dict[str, Any] = {"tokens": [ord(letter) % WORLD for letter in said + "<assistant>"]}
-        else:
-            answer = {"error": {"message": "unknown field"}} if bad else {"choices": list(self.choices(body, wanted))}
-        data = json.dumps(answer).encode()
-        self.send_response(400 if bad else 200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def choices(self, body: dict[str, Any], wanted: str) -> Iterator[dict[str, Any]]:
-        if wanted == "tokens":
-            for place, prompt in enumerate(body["prompt"]):
-                tops = {f"token_id:{token}": truth(prompt, token) for token in body["logprob_token_ids"]}
-                yield {"index": place, "text": "", "logprobs": {"top_logprobs": [tops]}}
-        elif wanted == "prompt":
-            ids = body["prompt"]
-            rows = [{str(token): {"logprob": truth(ids[:n], token)}} for n, token in enumerate(ids)]
-            yield {"index": 0, "text": "", "prompt_logprobs": [None, *rows[1:]]}
-        else:
-            yield {"index": 0, "text": "\n    return helper_2(value)\nmore"}
+from tiny_tokenizers import of_family
+from worth_rig import WORDS, Stub, corpus_of, tokenizer_in, tree_in, truth
 
 
 @pytest.fixture
@@ -103,30 +39,9 @@ def stub() -> Iterator[Stub]:
     made.stop()
 
 
-def module(number: int) -> str:
-    lines = [f"from mod_{number + 1} import helper_{number + 1}", ""]
-    for each in range(8):
-        lines += [f"def work_{number}_{each}(value):", f"    total = value + {each}", "    total = total * 2"]
-        lines += ["    if total > 100:", "        total = total - 1", "    more = total + value", "    del more"]
-        lines += [f"    return helper_{number + 1}(value)" if each == 7 else "    return total", ""]
-    lines += [f"def helper_{number}(value):", "    return value"]
-    return "\n".join(lines) + "\n"
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    for number in range(5):
-        (folder / f"mod_{number}.py").write_text(module(number))
-    return folder
-
-
-def corpus_of(tree: Path, sizes: Sizes | None = None, family: str = "qwen") -> Corpus:
-    encoder = of_family(family)
-    style, _ = fim.detect(encoder.specials)
-    files = {path.name: path.read_text() for path in sorted(tree.iterdir())}
-    return Corpus("small", files, encoder, style, sizes or Sizes(pack=600, near=300, similar=300, before=200, after=40))
+    return tree_in(tmp_path / "small")
 
 
 # Lines and prompts
@@ -273,12 +188,10 @@ def test_a_server_that_is_not_there_is_an_error_with_its_address() -> None:
 
 @pytest.fixture
 def words(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    (tmp_path / "tokenizer").mkdir()
-    (tmp_path / "tokenizer" / "tokenizer.json").write_bytes(byte_level(FAMILIES["qwen"]))
     monkeypatch.setattr(worth, "FOLDER", tmp_path / "bench")
     monkeypatch.setattr(worth, "PAGE", tmp_path / "page.md")
-    sizes = ["--pack", "600", "--near", "300", "--similar", "300", "--before", "200", "--after", "40"]
-    return [str(tree), "--model", "m-135M", "--lines", "6", "--tokenizer", str(tmp_path / "tokenizer"), *sizes]
+    tokenizer = tokenizer_in(tmp_path / "tokenizer")
+    return [str(tree), "--model", "m-135M", "--lines", "6", "--tokenizer", str(tokenizer), *WORDS]
 
 
 def test_a_run_goes_on_where_it_was_interrupted(stub: Stub, words: list[str], tmp_path: Path) -> None:
@@ -299,7 +212,7 @@ def test_a_run_goes_on_where_it_was_interrupted(stub: Stub, words: list[str], tm
 
 
 def test_a_server_that_dies_ends_the_run_and_keeps_what_is_scored(words: list[str], tmp_path: Path) -> None:
-    stub = Stub(dies_after=25)
+    stub = Stub(dies_after=50)
     try:
         assert worth.main([*words, "--engine", stub.url]) == 1
     finally:
@@ -311,7 +224,7 @@ def test_a_server_that_dies_ends_the_run_and_keeps_what_is_scored(words: list[st
 def test_a_prompt_that_has_changed_is_scored_again_and_no_other(
     stub: Stub, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words += ["--engine", stub.url]
+    words += ["--engine", stub.url, "--no-exact"]
     assert worth.main(words) == 0
     (kept,) = (tmp_path / "bench").iterdir()
     ids = [json.loads(line)["id"] for line in kept.read_text().splitlines()]
@@ -338,10 +251,23 @@ def test_a_line_is_asked_for_in_a_chat_as_the_server_renders_it(stub: Stub, word
     assert len(stub.bodies) == asked
 
 
-def test_exact_lines_are_counted_when_asked_for(stub: Stub, words: list[str], tmp_path: Path) -> None:
-    assert worth.main([*words, "--engine", stub.url, "--exact"]) == 0
+def test_exact_lines_are_counted_unless_left_out_and_can_be_counted_later(
+    stub: Stub, words: list[str], tmp_path: Path
+) -> None:
+    def written() -> list[dict[str, object]]:
+        return [body for body in stub.bodies if body["max_tokens"] > 1]
+
+    words += ["--engine", stub.url]
+    assert worth.main([*words, "--no-exact"]) == 0
     (kept,) = (tmp_path / "bench").iterdir()
-    results = [json.loads(line) for line in kept.read_text().splitlines()]
+    first = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert not written()
+    assert all(result["exact"] == {} for result in first)
+    asked = len(stub.bodies)
+    assert worth.main(words) == 0
+    results = [json.loads(line) for line in kept.read_text().splitlines()][len(first) :]
+    assert [result["scores"] for result in results] == [result["scores"] for result in first]
+    assert len(stub.bodies) - asked == len(written()) + 3  # nothing is scored again; three to probe the server
     assert all(set(result["exact"]) == set(VARIANTS) for result in results)
     hits = {result["id"].split(":")[1] for result in results if result["exact"]["none"]}
     assert hits == {"mod_1.py"}
@@ -355,8 +281,10 @@ def test_an_exact_line_ends_where_the_real_one_does(written: str, exact: bool) -
     assert worth.is_exact(written, "\n  x = 1") is exact
 
 
-def test_the_estimate_for_the_default_run_on_two_cores_is_about_an_hour() -> None:
-    assert worth.estimate(Sizes(), 200, False, 800, prompt_mode=False, suffix=False) < 70 * 60
+def test_the_estimate_for_the_default_run_on_two_cores_is_under_two_hours() -> None:
+    without = worth.estimate(Sizes(), 200, False, 800, prompt_mode=False, suffix=False)
+    assert without < 70 * 60
+    assert without < worth.estimate(Sizes(), 200, True, 800, prompt_mode=False, suffix=False) < 110 * 60
     assert worth.estimate(Sizes(), 200, False, 800, False, chat=True) > worth.estimate(Sizes(), 200, False, 800, False)
 
 

@@ -110,7 +110,13 @@ def detail(engine: Mapping[str, Any]) -> str:
     elif engine["state"] in ("stopped", "sleeping") and not engine["pinned"]:
         told.append("comes with the next request")
     told.append(engine.get("advice", ""))
-    return "; ".join(filter(None, told))
+    return "; ".join(filter(None, (*told, _cached_words(engine.get("prompt_tokens", {})))))
+
+
+def _cached_words(prompt: Mapping[str, Any]) -> str:
+    """The share of an engine's prompt tokens that it found in its cache, of all its lives; "" before it had one."""
+    share = prompt.get("cached_share")
+    return "" if share is None else f"{share:.0%} of {prompt['total']:,} prompt tokens found cached"
 
 
 def context_rows(space: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -216,8 +222,11 @@ def _engine_words(engine: Mapping[str, Any]) -> str:
     if engine.get("verified_age_s") is not None:
         known = "by its KV events" if engine["exact"] else "verified"
         told += f", {known} {engine['verified_age_s']:.1f} s ago"
+    if why := engine.get("why_inexact"):
+        told += f" (an estimate: {why})"
     if origin := engine.get("origin"):
-        told += f"; its last warming computed {origin['computed']:,} and found {origin['found']:,} there"
+        told += f"; its last warming: {origin['computed']:,} tokens computed, "
+        told += f"{origin['memory']:,} in memory before, {origin['tier']:,} from a KV tier"
     if engine["state"] != "warm" and engine.get("serves"):
         told += f"; serves {engine['serves_tokens']:,} tokens of epoch {engine['serves']}"
     if not engine.get("ready", True):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aicockpit.engines.engine import Engine
+from aicockpit.engines.kv_events import KvIndex
 from aicockpit.errors import AicockpitError, NotReady, SettingError
 from aicockpit.gateway.folders import Folders
 from aicockpit.gateway.forward import Forwarder
@@ -275,7 +276,22 @@ def _prefetch_figures(engine: str, prefetcher: Prefetcher) -> list[Figure]:
         found.append(Figure("aicockpit_prefetch_mismatches", (engine, kind.value), count))
     if speed := prefetcher.speed.tokens_s:
         found.append(Figure("aicockpit_prefill_speed_tokens_per_second", (engine,), speed))
-    return found
+    return found + (_event_figures(engine, prefetcher.index) if prefetcher.index is not None else [])
+
+
+def _event_figures(engine: str, index: KvIndex) -> list[Figure]:
+    """Of an engine that sends KV events, over all its lives."""
+    counts = index.counts
+    ignored = {"unknown": counts.unknown, "broken": counts.broken, "elsewhere": counts.elsewhere}
+    return [
+        Figure("aicockpit_kv_events_exact", (engine,), float(index.exact)),
+        Figure("aicockpit_kv_events_batches", (engine,), counts.batches),
+        Figure("aicockpit_kv_events_duplicates", (engine,), counts.duplicates),
+        Figure("aicockpit_kv_events_gaps", (engine,), counts.gaps),
+        Figure("aicockpit_kv_events_replays", (engine,), counts.replays),
+        Figure("aicockpit_kv_events_overflows", (engine,), counts.overflows),
+        *(Figure("aicockpit_kv_events_ignored", (engine, kind), count) for kind, count in ignored.items()),
+    ]
 
 
 def _context_figures(statuses: Iterable[Mapping[str, Any]]) -> list[Figure]:

@@ -29,7 +29,12 @@ _HIGH_WATER = 100_000
 
 @dataclass(slots=True)
 class Counts:
-    """What came and what was wrong with it, for /metrics and the status page."""
+    """What came and what was wrong with it, for /metrics.
+
+    `unknown`, `broken`, `elsewhere`: events of kinds that are news to us, that cannot be read, of a tier below the
+    cache. `duplicates`: batches that came twice; `gaps`: times that batches were lost for good; `replays`: times that
+    missed ones were asked for again; `overflows`: times that more blocks were told of than the engine has.
+    """
 
     batches: int = 0
     unknown: int = 0
@@ -44,17 +49,18 @@ class Counts:
 class KvIndex:
     """Keys of the resident blocks; never more than `capacity`. `exact`: it is all that the engine holds, and no more.
 
-    `reason` says why it is not. `version` moves whenever blocks went away, and when exactness begins or ends.
+    `reason` says why it is not. `version` moves whenever blocks went away, and when exactness begins or ends. `counts`
+    go on where those of the engine's index before were.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, counts: Counts | None = None) -> None:
         if capacity < 1:
             raise ValueError(f"the index needs room for at least one block, not {capacity}")
         self.capacity = capacity
         self.exact = False
         self.reason = "no KV events seen yet"
         self.version = 0
-        self.counts = Counts()
+        self.counts = Counts() if counts is None else counts
         self._keys: dict[int, None] = {}
 
     def __len__(self) -> int:

@@ -275,6 +275,8 @@ async def _read_counts(engine: Engine, collector: EngineCollector) -> None:
 
 def _status(engine: Engine, collector: EngineCollector) -> dict[str, Any]:
     pressure = collector.pressure(engine.name).told(time.monotonic())
+    counts = collector.counts(engine.name)
+    share = counts.share if counts else None
     return {
         "name": engine.name,
         "models": list(engine.served_names),
@@ -289,6 +291,11 @@ def _status(engine: Engine, collector: EngineCollector) -> dict[str, Any]:
         "restarts": engine.restarts,
         "pinned": engine.residence.pinned,
         "kv_cache": {"tokens": engine.kv_tokens, "predicted_tokens": engine.predicted_kv_tokens},
+        "prompt_tokens": {
+            "total": int(counts.prompt) if counts else None,
+            "cached": int(counts.cached) if counts else None,
+            "cached_share": None if share is None else round(share, 4),
+        },
         "preemptions": {
             "total": pressure.total,
             "recent": pressure.recent,

@@ -80,6 +80,11 @@ class Counts:
     cached: float = 0.0
     preempted: float | None = None
 
+    @property
+    def share(self) -> float | None:
+        """Of its prompt tokens, those found cached, 0 to 1; None before it had one."""
+        return min(1.0, self.cached / self.prompt) if self.prompt > 0 else None
+
 
 class _Life:
     """Counts over all lives of an engine: its own counters start at zero with each restart."""
@@ -119,6 +124,11 @@ class EngineCollector(Collector):
     def count(self, engine: Engine, counts: Counts) -> None:
         """The engine's own counters as read now."""
         self._lives.setdefault(engine.name, _Life()).read(counts, engine.ready_at)
+
+    def counts(self, engine: str) -> Counts | None:
+        """What it has counted over all its lives, as far as it was read; None while it was not."""
+        life = self._lives.get(engine)
+        return None if life is None else Counts(life.prompt, life.cached, life.preempted)
 
     def pressure(self, engine: str) -> Pressure:
         """Its preemptions as far as they were read."""

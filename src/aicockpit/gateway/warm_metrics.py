@@ -42,6 +42,19 @@ _ROWS = {
     "aicockpit_prefetch_superseded": _Row("Heads dropped for a newer one before they were warm.", _ENGINE, True),
     "aicockpit_prefetch_errors": _Row("Steps that failed.", _ENGINE, True),
     "aicockpit_prefill_speed_tokens_per_second": _Row("Measured speed of prefill.", _ENGINE, False),
+    "aicockpit_kv_events_exact": _Row(
+        "1 while the index made of the engine's KV events holds exactly what its cache does.", _ENGINE, False
+    ),
+    "aicockpit_kv_events_batches": _Row("Batches of KV events that were read.", _ENGINE, True),
+    "aicockpit_kv_events_duplicates": _Row("Batches of KV events that came twice.", _ENGINE, True),
+    "aicockpit_kv_events_gaps": _Row("Times that batches of KV events were lost for good.", _ENGINE, True),
+    "aicockpit_kv_events_replays": _Row("Times that missed batches were asked for again.", _ENGINE, True),
+    "aicockpit_kv_events_overflows": _Row(
+        "Times that KV events told of more blocks than the engine has: removals were missed.", _ENGINE, True
+    ),
+    "aicockpit_kv_events_ignored": _Row(
+        "KV events that the index could not take: unknown, broken, elsewhere.", ("engine", "kind"), True
+    ),
     "aicockpit_context_resident_ratio": _Row(
         "Share of the newest pack and journal in the KV cache, of the least warm workspace.", _LANE, False
     ),

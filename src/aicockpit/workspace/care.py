@@ -1,4 +1,4 @@
-"""How one lane of a room gets on: its troubles, and what was found out of a change too large to look at twice."""
+"""How one lane of a room gets on: its troubles, where it is warm, and what is known of too large a change."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 from aicockpit.workspace.builds import Change
 from aicockpit.workspace.epoch import Epoch
 from aicockpit.workspace.sight import Sight
+from aicockpit.workspace.steps import WarmState
 from aicockpit.workspace.track import Track
 from aicockpit.workspace.tree import MANY, Tree
 from aicockpit.workspace.troubles import Troubles, foreseen, meaning
@@ -24,6 +25,8 @@ class Care:
         # The epoch and the revision of the tree for which too many files were found to differ, by serial.
         self._weighed: dict[int, tuple[Epoch, int]] = {}
         self._recalled = -1
+        # The pack that was told to be warm, by engine.
+        self._warm: dict[str, str] = {}
 
     def failed(self, what: str, error: BaseException) -> None:
         """Said in the status; the others go on, and this one is tried again later."""
@@ -32,6 +35,31 @@ class Care:
         track.problem, track.retry_at = self.troubles.told(), self.troubles.at("build")
         level, info = (logging.WARNING, None) if foreseen(error) else (logging.ERROR, error)
         logger.log(level, "workspace %s, %s of %s: %s", self._repo, track.kind, track.spec.name, told, exc_info=info)
+
+    def tell_warmth(self, sight: Sight) -> None:
+        """In the log, one line when a pack is warm on an engine for the first time, and one when no head is any more.
+
+        None for a journal that grows: saves come every few seconds.
+        """
+        track, engines = self._track, sight.serving(self._track.spec.name)
+        self._warm = {name: pack for name, pack in self._warm.items() if name in engines}
+        for name in engines if track.epochs else ():
+            newest = track.epochs[0]
+            progress = sight.progress(name, track.key(newest))
+            what = (self._repo, track.kind, track.spec.name)
+            if progress.state is WarmState.WARM and self._warm.get(name) != newest.pack.id:
+                self._warm[name] = newest.pack.id
+                took = "" if progress.seconds is None else f" after {progress.seconds:.1f} s"
+                origin = progress.origin
+                logger.info(
+                    "workspace %s, %s of %s: warm on %s%s: %d tokens "
+                    "(%d computed, %d in memory before, %d from a KV tier)",
+                    *(*what, name, took, progress.total, origin.computed, origin.memory, origin.tier),
+                )
+            elif name in self._warm and track.choose(name, sight) is None:
+                del self._warm[name]
+                why = progress.reason or ("its blocks are gone" if sight.ready(name) else "the engine is not ready")
+                logger.info("workspace %s, %s of %s: no longer warm on %s: %s", *what, name, why)
 
     async def recall(self, tree: Tree, sight: Sight) -> bool:
         """See `Track.recall`. Once for each change; after one of many files it is looked for in a thread."""

@@ -22,7 +22,7 @@ import zmq
 
 from aicockpit.engines.engine import Engine
 from aicockpit.engines.kv import KvInfo, read
-from aicockpit.engines.kv_events import EventLimits, KvEvents, KvIndex
+from aicockpit.engines.kv_events import Counts, EventLimits, KvEvents, KvIndex
 from aicockpit.errors import AicockpitError, UpstreamLost
 from aicockpit.workspace.steps import (
     Key,
@@ -33,8 +33,10 @@ from aicockpit.workspace.steps import (
     Speed,
     Target,
     WarmState,
+    begun,
     judge,
     step_length,
+    traced,
 )
 from aicockpit.workspace.wanted import Report, Wanted, Work
 from aicockpit.workspace.warmth import Warmth
@@ -88,7 +90,7 @@ class Prefetcher:
         self.engine, self.counters, self.speed = engine, PrefetchCounters(), Speed()
         self.index: KvIndex | None = None
         self._warmth, self._gate, self._limits = warmth, gate, limits or PrefetchLimits()
-        self._events, self._event_limits = events, event_limits
+        self._events, self._event_limits, self._counts = events, event_limits, Counts()
         self._wanted = Wanted(
             engine.name, warmth, self._limits, self.counters, self.speed, report, lambda target: self._adapter(target)
         )
@@ -191,11 +193,11 @@ class Prefetcher:
 
     @contextlib.asynccontextmanager
     async def _listening(self, info: KvInfo) -> AsyncIterator[None]:
-        """KV events of this life. A new life gets a new index: nothing of the old one can leak into it."""
+        """KV events of this life. A new life gets a new index: nothing of the old one leaks into it but its counts."""
         if self._events is None:
             yield
             return
-        source, self.index = self._events, KvIndex(info.blocks)
+        source, self.index = self._events, KvIndex(info.blocks, self._counts)
         events = KvEvents(source.endpoint, source.replay, self.index, topic=source.topic, limits=self._event_limits)
         try:
             events.launch()
@@ -246,11 +248,14 @@ class Prefetcher:
         target, info = work.target, self._wanted.info
         assert info is not None
         adapter = self._adapter(target)
+        resident = self._warmth.resident(self.engine.name, target.tokens, adapter).tokens
+        if work.state is not WarmState.WARM and work.began is None:
+            work.began = time.monotonic()
         if work.state is WarmState.COLD:
-            work.done = min(self._warmth.resident(self.engine.name, target.tokens, adapter).tokens, work.total)
+            work.done = min(resident, work.total)
             # What `Warmth` believes has been hit, or was computed by an engine that is known to keep things.
             work.proven = work.done > 0
-            work.computed = work.found = 0
+            work.origin = begun(work.origin, work.done)
             self._wanted.set(work, WarmState.WARMING, "")
         proof = work.due or work.done >= work.total
         if proof:
@@ -277,6 +282,9 @@ class Prefetcher:
             *(time.time() - seconds, seconds, len(prompt), cached, proof, target.key),
         )
         self._measure(work, proof, len(prompt), cached, end, seconds)
+        # Of an engine that has told a number before, silence is its zero.
+        told = 0 if cached is None and self._speaks else cached
+        work.origin = traced(work.origin, end, told, resident, tier=info.tier)
         self._warmth.learn(self.engine.name, prompt, cached, generated=1, adapter=adapter)
         kind = judge(expected, cached, proven=work.proven, speaks=self._speaks)
         if kind is Mismatch.UNREPORTED and await self._shown_by_events(target, expected, adapter):
@@ -299,9 +307,7 @@ class Prefetcher:
         counters.tokens_prefilled += computed
         counters.tokens_resident += cached or 0
         if not proof:
-            found = max(0, min(cached or 0, end) - work.done)
-            counters.tokens_found += found
-            work.found, work.computed = work.found + found, work.computed + end - work.done - found
+            counters.tokens_found += max(0, min(cached or 0, end) - work.done)
         self._speaks |= cached is not None
         if proof and computed <= _EMPTY * length:
             self.speed.add_empty(seconds)

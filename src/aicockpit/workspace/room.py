@@ -300,6 +300,7 @@ class Room:
         track.renew_near(sight)
         track.prune(sight)
         track.measure(sight, desk.clock())
+        care.tell_warmth(sight)
         await self._kept.keep(track)
 
     async def _recall(self, track: Track, care: Care) -> None:

@@ -128,7 +128,11 @@ def _similar(room: Room, track: Track, lookout: Lookout) -> str:
 
 
 def _engine(track: Track, name: str, sight: Sight) -> dict[str, Any]:
-    """How one engine stands with what it should serve: the epoch that serves there, and how far the newest is."""
+    """How one engine stands with what it should serve: the epoch that serves there, and how far the newest is.
+
+    `why_inexact`: why what is said to be resident is an estimate; empty while the engine's KV events tell it. `origin`
+    is of the newest head's last warming; its parts are all that is there of it.
+    """
     if not track.epochs:
         return {"state": "cold", "resident_tokens": 0, "resident_fraction": 0.0, "reason": "nothing is built yet"}
     newest = track.epochs[0]
@@ -148,8 +152,13 @@ def _engine(track: Track, name: str, sight: Sight) -> dict[str, Any]:
         "resident_fraction": share,
         "verified_age_s": None if age is None else round(age.age_s, 1),
         "exact": bool(age and age.exact),
+        "why_inexact": sight.warmth.why_inexact(name),
         "speed_tokens_s": progress.speed_tokens_s,
-        "origin": {"computed": progress.computed, "found": progress.found},
+        "origin": {
+            "computed": progress.origin.computed,
+            "memory": progress.origin.memory,
+            "tier": progress.origin.tier,
+        },
         "waiting_s": None if waits is None else round(waits, 1),
         "reason": "; ".join(one for one in (why, quiet) if one),
     }
@@ -164,7 +173,11 @@ def _best(engines: dict[str, dict[str, Any]], track: Track) -> str:
 
 
 def _ttft(track: Track, engines: dict[str, dict[str, Any]]) -> float | None:
-    """Tokens that the last requests had to compute, at the fastest engine's measured prefill speed."""
+    """Seconds for the tokens that the last requests had to compute, at the fastest engine's measured prefill speed.
+
+    The best case: a request that goes to a slower engine, or waits there for others, takes longer. None before a
+    request with a head came, or while no engine's speed was measured.
+    """
     speeds = [one["speed_tokens_s"] for one in engines.values() if one.get("speed_tokens_s")]
     if track.uncached is None or not speeds:
         return None

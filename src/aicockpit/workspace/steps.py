@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
 
@@ -40,11 +40,25 @@ class WarmState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the tokens of a head came from, as far as it is warmed: `computed` by its steps, in the engine's own cache
+    before (`memory`), taken from its KV `tier`. See `traced` for how sure that is."""
+
+    computed: int = 0
+    memory: int = 0
+    tier: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.computed + self.memory + self.tier
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """`done` of `total` tokens, whole blocks. `verified_at`: unix seconds. `reason`: why it is not (yet) warm.
 
-    `refused`: not even begun, since the KV cache has no room for it. `computed`, `found`: tokens that steps computed
-    since it was last cold, and tokens that they found there, from before or in the engine's KV tier.
+    `refused`: not even begun, since the KV cache has no room for it. `origin`: of its last warming, or of the one under
+    way; `seconds`: how long the last one took, from its first step on.
     """
 
     state: WarmState = WarmState.COLD
@@ -54,8 +68,8 @@ class Progress:
     speed_tokens_s: float | None = None
     reason: str = ""
     refused: bool = False
-    computed: int = 0
-    found: int = 0
+    origin: Origin = field(default_factory=Origin)
+    seconds: float | None = None
 
 
 class Mismatch(StrEnum):
@@ -100,7 +114,8 @@ class PrefetchLimits:
 
 @dataclass(slots=True)
 class PrefetchCounters:
-    """For /metrics. Tokens are prompt tokens of steps and verifications; `found` as in `Progress`."""
+    """For /metrics. Tokens are prompt tokens of steps and verifications; `found`: of heads, found where nothing was
+    known to be, in the engine's memory or in its KV tier."""
 
     steps: int = 0
     verifications: int = 0
@@ -178,6 +193,33 @@ def judge(expected: int, cached: int | None, *, proven: bool, speaks: bool) -> M
     if (cached or 0) >= expected:
         return None
     return Mismatch.LOST if cached or proven else Mismatch.COLD
+
+
+def begun(before: Origin, resident: int) -> Origin:
+    """Of a head whose steps begin behind its first `resident` tokens. What earlier steps told of these stays."""
+    before = before if before.total <= resident else Origin()
+    return replace(before, memory=before.memory + resident - before.total)
+
+
+def traced(before: Origin, end: int, found: int | None, resident: int, *, tier: bool) -> Origin:
+    """Of a head after a step, or a proof, that left its first `end` tokens in the cache; `before` is of those in front.
+
+    `found`: tokens that it found cached, None when the engine did not say: then the step counts as computed.
+    `resident`: leading tokens known to be in the engine's own memory before. What was found beyond them is the tier's
+    where the engine has one, else it was in memory all the same. A step that finds less than was there begins anew.
+
+    Exact with KV events. Without them `resident` is the least there is: what others put into the engine's memory
+    without our knowing, or before AiCockpit was started, then counts as the tier's, if there is one. What stands as
+    the tier's is what the engine admitted from there: a load that fails afterwards is computed, and is not seen here.
+    """
+    done = before.total
+    if found is None:
+        return replace(before, computed=before.computed + max(0, end - done))
+    if found < done:
+        before, done = Origin(), 0
+    there = min(found, end)
+    memory = max(0, min(there, resident) - done) if tier else there - done
+    return Origin(before.computed + end - there, before.memory + memory, before.tier + there - done - memory)
 
 
 def explain(kind: Mismatch, expected: int, cached: int | None) -> str:

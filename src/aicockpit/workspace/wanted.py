@@ -17,6 +17,7 @@ from aicockpit.engines.kv import KvInfo
 from aicockpit.workspace.steps import (
     Key,
     Mismatch,
+    Origin,
     PrefetchCounters,
     PrefetchLimits,
     Progress,
@@ -41,7 +42,7 @@ class Work:
     """One target on its way. Times are of the monotonic clock, but for `verified_at`. `retry_at` infinite: refused.
 
     `wanted_at`: None once it was warm. `due`: warm, and to be verified again. `proven`: some of it was hit. `kind`: of
-    the last mismatch since it was warm.
+    the last mismatch since it was warm. `began`: the first step of a warming under way; `seconds`: of the last one.
     """
 
     target: Target
@@ -58,8 +59,9 @@ class Work:
     check_at: float = 0.0
     retry_at: float = 0.0
     verified_at: float | None = None
-    computed: int = 0
-    found: int = 0
+    origin: Origin = field(default_factory=Origin)
+    began: float | None = None
+    seconds: float | None = None
     noted: set[Mismatch] = field(default_factory=set)
     kind: Mismatch | None = None
 
@@ -91,7 +93,8 @@ class Wanted:
     def replace(self, targets: Sequence[Target]) -> None:
         """A target with the same key and tokens goes on where it is.
 
-        With other tokens it begins anew, unless what it is stuck at is the engine's: that no save changes.
+        With other tokens it begins anew, unless what it is stuck at is the engine's: that no save changes. What was
+        warmed of it until now, by a warming under way, still counts.
         """
         works: dict[Key, Work] = {}
         for target in sorted(targets, key=lambda one: -one.priority):
@@ -102,6 +105,9 @@ class Wanted:
                 works[target.key] = old
             else:
                 work = works[target.key] = Work(target, time.monotonic())
+                done = old.origin.total if old is not None else 0
+                if old is not None and old.state is WARMING and target.tokens[:done] == old.target.tokens[:done]:
+                    work.origin, work.began = old.origin, old.began
                 if old is not None and old.state is STUCK and old.retry_at != _NEVER and old.kind in _ENGINES:
                     work.state, work.reason, work.kind, work.noted = STUCK, old.reason, old.kind, old.noted
                     work.tries, work.retry_at = old.tries, old.retry_at
@@ -170,7 +176,8 @@ class Wanted:
         if proven:
             work.verified_at = time.time()
         if work.state is not WARM:
-            work.warm_at = now
+            work.warm_at, work.seconds = now, None if work.began is None else now - work.began
+        work.began = None
         work.wanted_at, work.due, work.done, work.kind = None, False, work.total, None
         work.check_at = now + self._limits.verify_s
         self.set(work, WARM, "")
@@ -198,7 +205,7 @@ class Wanted:
                 other.due |= other.state is WARM
 
     def give_up(self, work: Work, reason: str) -> None:
-        work.retry_at = time.monotonic() + self._limits.stuck_retry_s
+        work.retry_at, work.began = time.monotonic() + self._limits.stuck_retry_s, None
         log.warning("engine %s: prefetch of %s given up: %s", self._engine, work.target.key, reason)
         self.set(work, STUCK, reason)
 
@@ -228,6 +235,7 @@ class Wanted:
         if work.retry_at == _NEVER:
             return
         work.done = work.last_step = 0
+        work.origin, work.began, work.seconds = Origin(), None, None
         work.proven = work.due = False
         work.verified_at = None
         if work.state is not STUCK:
@@ -258,5 +266,5 @@ class Wanted:
     def _progress(self, work: Work) -> Progress:
         speed, refused = self._speed.tokens_s, work.retry_at == _NEVER
         return Progress(
-            work.state, work.done, work.total, work.verified_at, speed, work.reason, refused, work.computed, work.found
+            work.state, work.done, work.total, work.verified_at, speed, work.reason, refused, work.origin, work.seconds
         )

@@ -201,6 +201,13 @@ class Warmth:
         cache = self._caches.get(engine)
         return cache is not None and cache.index is not None and cache.index.exact
 
+    def why_inexact(self, engine: str) -> str:
+        """Why what is resident there is an estimate; "" while KV events tell it exactly."""
+        cache = self._caches.get(engine)
+        if cache is None:
+            return "its cache is not known yet"
+        return "it sends no KV events" if cache.index is None else cache.index.reason
+
     def version(self, engine: str) -> int:
         """Moves whenever blocks went away, as far as we know."""
         cache = self._caches.get(engine)
