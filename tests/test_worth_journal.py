@@ -8,9 +8,8 @@ import os
 import random
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,27 +26,18 @@ from benchmarks.worth_scenes import Bench, Scene, Setting, added, choose, scenes
 
 from aicockpit.prompts import fim
 from tiny_tokenizers import FAMILIES, byte_level, of_family
+from worth_rig import Served
 
 SETTING = Setting(journal=2000, pack=300, before=120, after=40)
 
 
-class Model(ThreadingHTTPServer):
+class Model(Served):
     """Gives each token a log-probability that depends on everything before it; dies after so many requests."""
 
     def __init__(self, dies_after: int = 10**9) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.dies_after, self.asked = dies_after, 0
-        self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def stop(self) -> None:
-        self.shutdown()
-        self.thread.join()
-        self.server_close()
+        self.begun()
 
 
 class Handler(BaseHTTPRequestHandler):

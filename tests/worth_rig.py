@@ -70,16 +70,10 @@ class Handler(BaseHTTPRequestHandler):
             yield {"index": 0, "text": "\n    return helper_2(value)\nmore"}
 
 
-class Stub(ThreadingHTTPServer):
-    """A server with the completions of vLLM as far as scoring needs them. `ways`: the modes that it knows; `model`: the
-    only name that it takes, "" for any."""
+class Served(ThreadingHTTPServer):
+    """A server on loopback that serves once it is `begun`."""
 
-    def __init__(
-        self, ways: tuple[str, ...] = ("tokens", "prompt"), dies_after: int = 10**9, port: int = 0, model: str = ""
-    ) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
-        self.ways, self.dies_after, self.model = ways, dies_after, model
-        self.bodies: list[dict[str, Any]] = []
+    def begun(self) -> None:
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
         self.thread.start()
 
@@ -91,6 +85,19 @@ class Stub(ThreadingHTTPServer):
         self.shutdown()
         self.thread.join()
         self.server_close()
+
+
+class Stub(Served):
+    """A server with the completions of vLLM as far as scoring needs them. `ways`: the modes that it knows; `model`: the
+    only name that it takes, "" for any."""
+
+    def __init__(
+        self, ways: tuple[str, ...] = ("tokens", "prompt"), dies_after: int = 10**9, port: int = 0, model: str = ""
+    ) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.ways, self.dies_after, self.model = ways, dies_after, model
+        self.bodies: list[dict[str, Any]] = []
+        self.begun()
 
 
 def module(number: int) -> str:
