@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,11 @@ class Bar:
 def checked(text: str, good: bool, seen: str) -> Bar:
     """A bar that was measured."""
     return Bar(text, "PASS" if good else "MISSED", seen)
+
+
+def all_pass(bars: Iterable[Bar]) -> bool:
+    """Every bar was measured, and is cleared."""
+    return all(bar.verdict == "PASS" for bar in bars)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import report, wrk
-from benchmarks.bars import Bar, Results, Soak, check
+from benchmarks.bars import Bar, Results, Soak, all_pass, check
 from benchmarks.measure import Bench, bench, measure
 from benchmarks.model import CONNECTIONS, QUICK_CONNECTIONS, Measurement, Missing, Scenario, scenarios
 from benchmarks.peers import PEERS, NotInstalled, NotStarted, Peer, Place
@@ -201,7 +201,7 @@ def main(words: list[str]) -> int:
         part = report.render(facts_of(found, plan, words, this_machine), results, bars)
         report.write(PAGE, part)
         console.print(f"written: {PAGE.relative_to(ROOT)}")
-    return int(chosen.strict and any(bar.verdict != "PASS" for bar in bars))
+    return int(chosen.strict and not all_pass(bars))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.bars import Bar
+from benchmarks.bars import Bar, all_pass
 from benchmarks.kv_engine import GIGABYTE, Engine, engine, texts
-from benchmarks.report import markdown_table
+from benchmarks.report import bars_markdown, markdown_table
 
 LONG = 2_300
 NEVER: dict[str, Any] = {"max_load_tokens": 0, "store": False}
@@ -50,8 +50,8 @@ class Bench:
 
     def bars(self, bars: Sequence[Bar]) -> bool:
         """Tell each with its verdict; whether all are cleared."""
-        self.table(("bar", "verdict", "seen"), [(bar.text, bar.verdict, bar.seen) for bar in bars])
-        return all(bar.verdict == "PASS" for bar in bars)
+        self.tell(bars_markdown(bars))
+        return all_pass(bars)
 
     def tell(self, text: str) -> None:
         """A result; `say` is for what happens on the way."""

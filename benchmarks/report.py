@@ -129,6 +129,11 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rows))
 
 
+def bars_markdown(bars: Sequence[Bar]) -> str:
+    """Bars, their verdicts, and what was seen."""
+    return markdown_table(("bar", "verdict", "seen"), [(bar.text, bar.verdict, bar.seen) for bar in bars])
+
+
 def ceiling(results: Results) -> list[str]:
     """Sentences on measurements where the load generator, not the gateway, was the limit."""
     found = []
@@ -163,7 +168,7 @@ def render(facts: Facts, results: Results, bars: Sequence[Bar]) -> str:
         "",
         "### Bars",
         "",
-        markdown_table(["bar", "verdict", "seen"], [[b.text, b.verdict, b.seen] for b in bars]),
+        bars_markdown(bars),
     ]
     return "\n".join(lines)
 

@@ -192,7 +192,7 @@ def _lmcache(place: Place, folder: Path, notes: tuple[str, ...]) -> Tier | NoTie
             f"{found}, and this connects to {LMCACHE}",
             f"install lmcache=={LMCACHE} beside vLLM, or say cpu:SIZE or disk:SIZE",
         )
-    command = lmcache.server(folder.parent / "lmcache", None, None, 0).command
+    command = lmcache.Server(None, None, folder.parent / "lmcache").command
     extra = {"lmcache.mp.host": "tcp://localhost", "lmcache.mp.port": LMCACHE_PORT}
     return Tier(
         f"LMCache's server on port {LMCACHE_PORT}, which is yours to start",
